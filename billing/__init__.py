@@ -1,0 +1,1 @@
+"""Usage intake, cost collection, ledger and reconciliation. Nothing is built here yet."""

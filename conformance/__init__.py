@@ -1,0 +1,1 @@
+"""What roadworthy asks, records and judges."""

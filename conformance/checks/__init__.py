@@ -1,0 +1,1 @@
+"""The declared checks, one module per family."""

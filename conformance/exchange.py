@@ -1,0 +1,264 @@
+"""An exchange: one request, everything that came back, and the views checks read it by.
+
+An exchange is immutable. The views are computed once, on first use, and never
+raise for what a server sent: a malformed part is a `Malformed` value or simply
+absent, so that a check can say so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from roadworthy.conformance import strict_json
+from roadworthy.conformance.strict_json import Malformed
+from roadworthy.http.message import FailureKind, Reply, Request
+from roadworthy.http.sse import Event, Parser, StreamTooLargeError, parse
+
+DONE = "[DONE]"
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """An attempt that was answered 429 or 503 before the one that is judged."""
+
+    status: int
+    retry_after: str | None
+    waited_s: float
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What one sending of one probe showed.
+
+    `id` names it in findings and recordings ("chat.basic#1"); `trial` counts from 1.
+    `started_at` is UTC, ISO 8601. Secrets were masked before this was made.
+    """
+
+    id: str
+    probe: str
+    trial: int
+    request: Request
+    reply: Reply
+    started_at: str = ""
+    retries: tuple[Retry, ...] = ()
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status, or None where no response head arrived."""
+        return self.reply.status
+
+    @property
+    def media_type(self) -> str:
+        """The content type without parameters, lower case; empty where absent."""
+        return (self.reply.header("content-type") or "").partition(";")[0].strip().lower()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer arrived whole (or we hung up on purpose)."""
+        return self.reply.failure is None or self.reply.failure.kind is FailureKind.NOT_CLOSED
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether nothing can be said of the provider from this exchange: no contact, or told to wait."""
+        failure = self.reply.failure
+        return self.status in (429, 503) or (failure is not None and self.status is None and failure.kind.is_network)
+
+    @cached_property
+    def sent(self) -> Any:
+        """The request's JSON body (a `Malformed` for bodies broken on purpose, None for none)."""
+        return None if self.request.body is None else strict_json.loads(self.request.body)
+
+    @cached_property
+    def json(self) -> Any:
+        """The response body as strict JSON, or `Malformed`."""
+        return strict_json.loads(self.reply.body)
+
+    @cached_property
+    def answer(self) -> dict[str, Any]:
+        """The response body where it is a JSON object, else an empty one."""
+        return self.json if isinstance(self.json, dict) else {}
+
+    @cached_property
+    def choices(self) -> list[dict[str, Any]]:
+        """The choices of a chat completion that are objects."""
+        return objects(self.answer.get("choices"))
+
+    @cached_property
+    def message(self) -> dict[str, Any]:
+        """The first choice's message, or an empty object."""
+        return as_object(self.choices[0].get("message")) if self.choices else {}
+
+    @cached_property
+    def stream(self) -> ChatStream:
+        """The body as a stream of chat completion chunks."""
+        return ChatStream.read(self.reply)
+
+    @property
+    def text(self) -> str:
+        """The answer's text, streamed or not: the first choice's content, or ""."""
+        if self.media_type == "text/event-stream":
+            return self.stream.content()
+        content = self.message.get("content")
+        return content if isinstance(content, str) else ""
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The first choice's tool calls, joined from fragments where streamed."""
+        if self.media_type == "text/event-stream":
+            return self.stream.tool_calls()
+        return objects(self.message.get("tool_calls"))
+
+    @property
+    def finish_reason(self) -> str | None:
+        """The first choice's finish reason, streamed or not."""
+        if self.media_type == "text/event-stream":
+            return next(iter(self.stream.finish_reasons(0)), None)
+        reason = self.choices[0].get("finish_reason") if self.choices else None
+        return reason if isinstance(reason, str) else None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One event of a chat stream and the object it held (`Malformed` where it held none)."""
+
+    event: Event
+    value: Any
+
+    @property
+    def object(self) -> dict[str, Any]:
+        """The chunk where it is a JSON object, else an empty one."""
+        return as_object(self.value)
+
+    @property
+    def choices(self) -> list[dict[str, Any]]:
+        """Its choices that are objects."""
+        return objects(self.object.get("choices"))
+
+    def delta(self, index: int = 0) -> dict[str, Any]:
+        """The delta of the choice with this index, or an empty object."""
+        for choice in self.choices:
+            if choice.get("index", 0) == index:
+                return as_object(choice.get("delta"))
+        return {}
+
+    @property
+    def has_token(self) -> bool:
+        """Whether any choice carries a first token: non-empty content, reasoning, refusal or tool call.
+
+        A role alone, an empty string or a comment is not a token.
+        """
+        for choice in self.choices:
+            delta = as_object(choice.get("delta"))
+            if any(
+                isinstance(delta.get(key), str) and delta[key]
+                for key in ("content", "reasoning", "reasoning_content", "refusal")
+            ):
+                return True
+            if objects(delta.get("tool_calls")):
+                return True
+        return False
+
+
+@dataclass(frozen=True)
+class ChatStream:
+    """A chat stream: all events, the chunks among them, and how the stream ended.
+
+    `oversized` holds the sentence of a line or event beyond the cap.
+    """
+
+    events: tuple[Event, ...]
+    chunks: tuple[Chunk, ...]
+    comments: int = 0
+    unfinished: bool = False
+    undecodable: int = 0
+    unknown_lines: tuple[str, ...] = ()
+    oversized: str | None = None
+
+    @classmethod
+    def read(cls, reply: Reply) -> ChatStream:
+        """Parse the body of a reply."""
+        parser = Parser()
+        events: list[Event] = []
+        oversized = None
+        try:
+            for event in parse(reply.body, reply.reads, parser):
+                events.append(event)
+        except StreamTooLargeError as error:
+            oversized = str(error)
+        chunks = tuple(Chunk(event, strict_json.loads(event.data)) for event in events if event.data.strip() != DONE)
+        return cls(
+            tuple(events),
+            chunks,
+            parser.comments,
+            parser.unfinished,
+            parser.undecodable,
+            tuple(parser.unknown_lines),
+            oversized,
+        )
+
+    @property
+    def done(self) -> bool:
+        """Whether the end marker came."""
+        return any(event.data.strip() == DONE for event in self.events)
+
+    @property
+    def first_token(self) -> Chunk | None:
+        """The first chunk that carries a token."""
+        return next((chunk for chunk in self.chunks if chunk.has_token), None)
+
+    def content(self, index: int = 0) -> str:
+        """The joined content deltas of one choice."""
+        parts = (chunk.delta(index).get("content") for chunk in self.chunks)
+        return "".join(part for part in parts if isinstance(part, str))
+
+    def reasoning(self, index: int = 0) -> str:
+        """The joined reasoning deltas of one choice, under either name in use."""
+        deltas = (chunk.delta(index) for chunk in self.chunks)
+        parts = (delta.get("reasoning_content", delta.get("reasoning")) for delta in deltas)
+        return "".join(part for part in parts if isinstance(part, str))
+
+    def finish_reasons(self, index: int) -> list[str]:
+        """Every finish reason that one choice was given, in order."""
+        return [
+            choice["finish_reason"]
+            for chunk in self.chunks
+            for choice in chunk.choices
+            if choice.get("index", 0) == index and isinstance(choice.get("finish_reason"), str)
+        ]
+
+    def tool_calls(self, index: int = 0) -> list[dict[str, Any]]:
+        """The tool calls of one choice, each joined from its fragments by their `index`."""
+        calls: dict[int, dict[str, Any]] = {}
+        for chunk in self.chunks:
+            for position, part in enumerate(objects(chunk.delta(index).get("tool_calls"))):
+                slot = part.get("index")
+                call = calls.setdefault(
+                    slot if isinstance(slot, int) and not isinstance(slot, bool) else position,
+                    {"id": None, "type": "function", "function": {"name": "", "arguments": ""}},
+                )
+                call["id"] = call["id"] or part.get("id")
+                function = as_object(part.get("function"))
+                for key in ("name", "arguments"):
+                    if isinstance(function.get(key), str):
+                        call["function"][key] += function[key]
+        return [calls[slot] for slot in sorted(calls)]
+
+    @property
+    def usage(self) -> Any:
+        """The last non-null usage of any chunk, or None."""
+        return next((c.object["usage"] for c in reversed(self.chunks) if c.object.get("usage") is not None), None)
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    """`value` where it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """The objects in `value` where it is an array, else none."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+__all__ = ["DONE", "ChatStream", "Chunk", "Exchange", "Malformed", "Retry", "as_object", "objects"]

@@ -1,0 +1,82 @@
+"""What a judge knows besides the exchanges: the target, its declared abilities, the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+
+class Capability(StrEnum):
+    """Something not every model or server offers. What is not offered is skipped, with the reason."""
+
+    TOOLS = "tools"
+    PARALLEL_TOOLS = "parallel_tools"
+    JSON_OBJECT = "json_object"
+    JSON_SCHEMA = "json_schema"
+    VISION = "vision"
+    REASONING = "reasoning"
+    LOGPROBS = "logprobs"
+    MULTIPLE_CHOICES = "multiple_choices"
+    SEED = "seed"
+
+
+ONLY_WHEN_DECLARED = frozenset({Capability.VISION, Capability.REASONING})
+"""Not tried unasked: a text model that is sent an image proves nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ability:
+    """Whether a capability is offered (None: not known, so it is tried), and how we know."""
+
+    offered: bool | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictLimits:
+    """The figures a provider is held to. Seconds; source: registration guide, "Automatic validation"."""
+
+    time_to_first_token_s: float = 5.0
+    total_time_s: float = 30.0
+    max_stall_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The frame of a judgement; a recording carries it, so that replay judges the same.
+
+    `judged_at` is unix seconds (UTC) at the start of the run.
+    """
+
+    base_url: str
+    model: str
+    judged_at: int = 0
+    request_id_header: str = "Inference-Id"
+    authenticated: bool = True
+    limits: VerdictLimits = field(default_factory=VerdictLimits)
+    abilities: Mapping[Capability, Ability] = field(default_factory=dict)
+    max_tokens: int = 256
+    seed: int = 0
+
+    def ability(self, capability: Capability) -> Ability:
+        """What is known of one capability."""
+        known = self.abilities.get(capability)
+        if known is not None:
+            return known
+        if capability in ONLY_WHEN_DECLARED:
+            return Ability(False, "not declared, and not tried unasked")
+        return Ability(None, "not declared: tried")
+
+    def lacks(self, capabilities: tuple[Capability, ...]) -> str | None:
+        """The reason why something needing these cannot be asked, or None."""
+        for capability in capabilities:
+            ability = self.ability(capability)
+            if ability.offered is False:
+                return f"{capability.value}: {ability.source}"
+        return None
+
+    def learn(self, found: Mapping[Capability, Ability]) -> Facts:
+        """These facts with what was found out; what was declared stays."""
+        merged = {**found, **{k: v for k, v in self.abilities.items() if v.offered is not None}}
+        return replace(self, abilities=merged)

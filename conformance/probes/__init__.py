@@ -1,0 +1,1 @@
+"""The declared probes, one module per family."""

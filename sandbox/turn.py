@@ -1,0 +1,100 @@
+"""A turn: one request on its way through the sandbox, and what each stage made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Kind(StrEnum):
+    """What a turn answers."""
+
+    CHAT = "chat"
+    STREAM = "stream"
+    MODELS = "models"
+    MODEL = "model"
+    ERROR = "error"
+
+
+class Stage(StrEnum):
+    """The places where a fault or a variation may change a turn, in order.
+
+    ARRIVAL  before anything is looked at; `turn.skip` may switch off a guard
+    REQUEST  the parsed, valid body, before it is answered (here a parameter can be ignored)
+    ANSWER   `turn.choices`, `turn.usage`: what the model says, free of any wire format
+    PAYLOAD  `turn.payload`: the JSON body of an unstreamed answer, of models and of errors
+    CHUNKS   `turn.chunks`: the JSON bodies of a streamed answer
+    FRAMES   `turn.frames`: the bytes to be written, each with its delay
+    HEAD     `turn.status` and `turn.headers`
+    """
+
+    ARRIVAL = "arrival"
+    REQUEST = "request"
+    ANSWER = "answer"
+    PAYLOAD = "payload"
+    CHUNKS = "chunks"
+    FRAMES = "frames"
+    HEAD = "head"
+
+
+@dataclass(slots=True)
+class Frame:
+    """Bytes written in one go, after a pause."""
+
+    data: bytes
+    delay_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Choice:
+    """One answer of the model. `tool_calls` are (name, arguments object) pairs."""
+
+    content: str | None
+    tool_calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    finish_reason: str = "stop"
+    reasoning: str | None = None
+
+
+class ApiError(Exception):
+    """An error answer in the OpenAI shape."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str = "invalid_request_error",
+        code: str | None = None,
+        param: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.type, self.code, self.param = status, type, code, param
+
+    def payload(self) -> dict[str, Any]:
+        """The JSON body."""
+        return {"error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}}
+
+
+@dataclass(slots=True)
+class Turn:
+    """One request and its answer in the making. Faults change it in place."""
+
+    method: str
+    path: str
+    request_headers: dict[str, str]
+    raw: bytes
+    request_id: str
+    kind: Kind = Kind.ERROR
+    skip: set[str] = field(default_factory=set)
+    body: dict[str, Any] = field(default_factory=dict)
+    choices: list[Choice] = field(default_factory=list)
+    usage: dict[str, Any] = field(default_factory=dict)
+    payload: Any = None
+    chunks: list[dict[str, Any]] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    close_after: bool = False
+    abort_after_frame: int | None = None
+    """Cut the connection after so many frames, as a crashing server would."""

@@ -1,0 +1,1 @@
+"""JSON Schemas of every wire format and task, and one small loader."""

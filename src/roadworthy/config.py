@@ -1,0 +1,1 @@
+"""Settings from `roadworthy.toml`, the environment and flags."""

@@ -1,0 +1,31 @@
+"""The errors a user can meet, and the exit code each one means.
+
+    RoadworthyError (4: a fault of the tool)
+    └── UsageError (2: wrong usage or configuration)
+        ├── ConfigError      a setting, flag or file that cannot be used as it is
+        └── RecordingError   a recording that cannot be read
+
+Every message says what was expected, what came, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class RoadworthyError(Exception):
+    """Base of all errors shown to a user without a traceback."""
+
+    exit_code = 4
+
+
+class UsageError(RoadworthyError):
+    """The command or its configuration cannot be carried out as given."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting, flag or file is missing, malformed or contradictory."""
+
+
+class RecordingError(UsageError):
+    """A recording is not one, is damaged, or comes from a newer roadworthy."""

@@ -1,0 +1,1 @@
+"""The periodic validator of every mapping. Nothing is built here yet."""
