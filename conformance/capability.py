@@ -9,6 +9,7 @@ from roadworthy.conformance.facts import Ability, Capability, Facts
 from roadworthy.conformance.probe import PROBES, Expects
 
 REFUSALS = (400, 404, 405, 415, 422, 501)
+UNKNOWN = Ability(None, "")
 
 
 def detect(exchanges: Sequence[Exchange], facts: Facts) -> Mapping[Capability, Ability]:
@@ -19,8 +20,19 @@ def detect(exchanges: Sequence[Exchange], facts: Facts) -> Mapping[Capability, A
             for entry in objects(exchange.answer.get("data")):
                 if entry.get("id") == facts.model:
                     found.update(_from_entry(entry))
-    refused: dict[Capability, str] = {}
+    accepted, refused = _reactions(exchanges)
+    for capability in accepted:
+        found.setdefault(capability, Ability(True, "detected: the server accepts it"))
+    for capability, reason in refused.items():
+        if capability not in accepted and found.get(capability, UNKNOWN).offered is None:
+            found[capability] = Ability(False, reason)
+    return found
+
+
+def _reactions(exchanges: Sequence[Exchange]) -> tuple[set[Capability], dict[Capability, str]]:
+    """The capabilities that some probe was let use, and those refused in words."""
     accepted: set[Capability] = set()
+    refused: dict[Capability, str] = {}
     for exchange in exchanges:
         probe = PROBES.get(exchange.probe)
         if probe is None or probe.expects is not Expects.SUCCESS:
@@ -30,12 +42,7 @@ def detect(exchanges: Sequence[Exchange], facts: Facts) -> Mapping[Capability, A
                 accepted.add(capability)
             elif exchange.status in REFUSALS and exchange.complete:
                 refused.setdefault(capability, f"refused with HTTP {exchange.status} ({exchange.id})")
-    for capability, reason in refused.items():
-        if capability not in accepted and found.get(capability, Ability(None, "")).offered is None:
-            found[capability] = Ability(False, reason)
-    for capability in accepted:
-        found.setdefault(capability, Ability(True, "detected: the server accepts it"))
-    return found
+    return accepted, refused
 
 
 def _from_entry(entry: Mapping[str, object]) -> Mapping[Capability, Ability]:

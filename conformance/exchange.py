@@ -183,8 +183,7 @@ class ChatStream:
         events: list[Event] = []
         oversized = None
         try:
-            for event in parse(reply.body, reply.reads, parser):
-                events.append(event)
+            events.extend(parse(reply.body, reply.reads, parser))
         except StreamTooLargeError as error:
             oversized = str(error)
         chunks = tuple(Chunk(event, strict_json.loads(event.data)) for event in events if event.data.strip() != DONE)

@@ -23,28 +23,34 @@ FORMAT = 1
 def write(file: TextIO, runs: Iterable[Run]) -> None:
     """Write runs, each as a header line followed by its exchanges."""
     for run in runs:
-        head = {
-            "roadworthy": __version__,
-            "format": FORMAT,
-            "facts": asdict(run.facts),
-            "checks": [check.id for check in run.checks],
-            "unsent": dict(run.unsent),
-            "requests": run.requests,
-        }
-        file.writelines(
-            json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
-            for value in (head, *map(_exchange_out, run.exchanges))
-        )
+        file.writelines(map(_line, (_head_out(run), *map(_exchange_out, run.exchanges))))
+
+
+def _line(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _head_out(run: Run) -> dict[str, Any]:
+    return {
+        "roadworthy": __version__,
+        "format": FORMAT,
+        "facts": asdict(run.facts),
+        "checks": [check.id for check in run.checks],
+        "unsent": dict(run.unsent),
+        "requests": run.requests,
+    }
 
 
 def read(path: Path) -> list[Run]:
     """The runs of a recording. Raises `RecordingError` for a file that is not one."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RecordingError(f"{path}: cannot be read as a recording: {error}") from None
     runs: list[tuple[dict[str, Any], list[Exchange]]] = []
     for number, line in enumerate(lines, 1):
+        if not line:
+            continue
         try:
             value = json.loads(line)
             if "format" in value:
@@ -120,8 +126,7 @@ def _exchange_out(exchange: Exchange) -> dict[str, Any]:
 
 
 def _pairs(value: list[list[str]]) -> Iterator[tuple[str, str]]:
-    for name, text in value:
-        yield name, text
+    yield from ((name, text) for name, text in value)
 
 
 def _exchange_in(value: dict[str, Any]) -> Exchange:

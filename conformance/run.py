@@ -84,7 +84,7 @@ class Runner:
         self._unsent: dict[str, str] = {}
         self._requests = 0
         self._expected = 0
-        self._random = random.Random(plan.facts.seed)
+        self._random = random.Random(plan.facts.seed)  # noqa: S311 - jitter of retries, not a secret
 
     async def run(self) -> Run:
         """Send everything the plan asks for and return what was seen. Never raises for what a server does."""

@@ -43,7 +43,7 @@ def fault(name: str, *, caught_by: Iterable[str], at: Stage, on: Iterable[Kind] 
         checks = frozenset(caught_by)
         if not checks:
             raise ValueError(f"the fault {name!r} names no check that catches it")
-        return _register(FAULTS, name, checks, at, on, change)
+        return _register(FAULTS, name, change, checks=checks, at=at, on=on)
 
     return declare
 
@@ -52,13 +52,13 @@ def variation(name: str, *, at: Stage, on: Iterable[Kind] = ()) -> Callable[[Cha
     """Declare a legal variation; the docstring says why it is legal."""
 
     def declare(change: Change) -> Mutation:
-        return _register(VARIATIONS, name, frozenset(), at, on, change)
+        return _register(VARIATIONS, name, change, checks=frozenset(), at=at, on=on)
 
     return declare
 
 
 def _register(
-    registry: dict[str, Mutation], name: str, checks: frozenset[str], at: Stage, on: Iterable[Kind], change: Change
+    registry: dict[str, Mutation], name: str, change: Change, *, checks: frozenset[str], at: Stage, on: Iterable[Kind]
 ) -> Mutation:
     if name in FAULTS or name in VARIATIONS:
         raise ValueError(f"{name!r} is declared twice")

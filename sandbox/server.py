@@ -14,8 +14,7 @@ from roadworthy.sandbox.app import Sandbox
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     """A listening socket; port 0 picks a free one."""
-    bound = socket.create_server((host, port), backlog=512)
-    return bound
+    return socket.create_server((host, port), backlog=512)
 
 
 def _server(app: Sandbox) -> uvicorn.Server:

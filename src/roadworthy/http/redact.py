@@ -45,17 +45,17 @@ class Redactor:
 
     def request(self, request: Request) -> Request:
         """A request as it may be kept."""
-        hidden = []
-        for name, value in request.headers:
-            for secret in self._secrets:
-                value = value.replace(secret, MASK * len(secret))
-            hidden.append((name, value))
         return replace(
             request,
             url=self.text(request.url),
-            headers=tuple(hidden),
+            headers=tuple((name, self._header_value(value)) for name, value in request.headers),
             body=None if request.body is None else self.data(request.body),
         )
+
+    def _header_value(self, value: str) -> str:
+        for secret in self._secrets:
+            value = value.replace(secret, MASK * len(secret))
+        return value
 
     def reply(self, reply: Reply) -> Reply:
         """A reply as it may be kept."""
