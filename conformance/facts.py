@@ -58,6 +58,10 @@ class Facts:
     abilities: Mapping[Capability, Ability] = field(default_factory=dict)
     max_tokens: int = 256
     seed: int = 0
+    fuzz_examples: int = 30
+    """Bodies that the property-based leg sends of each kind; 0 switches it off."""
+    probe_advertised_models: int = 0
+    """How many of the advertised models are asked at most; 0 switches it off."""
 
     def ability(self, capability: Capability) -> Ability:
         """What is known of one capability."""

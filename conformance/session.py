@@ -1,0 +1,68 @@
+"""A session: everything between settings and a report. The command line, pytest and the validator share it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from roadworthy import __version__
+from roadworthy.conformance.baseline import Baseline
+from roadworthy.conformance.check import Check
+from roadworthy.conformance.judge import judge
+from roadworthy.conformance.plan import plan
+from roadworthy.conformance.report.model import ModelReport, Report
+from roadworthy.conformance.run import Run, Runner, Settings, Watch
+from roadworthy.conformance.settings import CheckSettings
+from roadworthy.conformance.target import Target
+from roadworthy.http.message import Transport
+
+WatchModel = Callable[[str], Watch | None]
+
+
+async def check(
+    target: Target,
+    models: Sequence[str],
+    settings: CheckSettings,
+    checks: Sequence[Check],
+    transport: Transport,
+    *,
+    baseline: Baseline | None = None,
+    watch: WatchModel | None = None,
+) -> Report:
+    """Ask every model in turn and judge what came. `watch` gives the progress callback for a model."""
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    started = time.monotonic()
+    bounds = Settings(
+        concurrency=settings.check.concurrency,
+        max_requests=settings.check.max_requests,
+        max_trials=settings.check.trials,
+        total_timeout_s=settings.check.timeout_s,
+    )
+    runs = []
+    for model in models:
+        frame = settings.facts(target, model, int(time.time()))
+        runner = Runner(target, transport, plan(frame, checks), bounds, watch(model) if watch else None)
+        runs.append(await runner.run())
+    return report(runs, started_at, time.monotonic() - started, baseline)
+
+
+def report(runs: Sequence[Run], started_at: str, duration_s: float, baseline: Baseline | None = None) -> Report:
+    """Judge runs, fresh or replayed, and mark what the baseline knows."""
+    baseline = baseline or Baseline()
+    models = tuple(
+        ModelReport(
+            run.facts.model,
+            run,
+            tuple(baseline.mark(run.facts.model, judge(run.checks, run.exchanges, run.facts, run.unsent))),
+        )
+        for run in runs
+    )
+    return Report(
+        version=__version__,
+        base_url=runs[0].facts.base_url if runs else "",
+        started_at=started_at,
+        duration_s=duration_s,
+        models=models,
+        stale_baseline=baseline.stale([(model.model, model.results) for model in models]),
+    )

@@ -1,0 +1,180 @@
+"""The settings of a check: what `roadworthy.toml` may say, and how flags and environment add to it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from roadworthy.conformance.facts import Ability, Capability, Facts, VerdictLimits
+from roadworthy.conformance.target import Target
+from roadworthy.conformance.verdict import Lens
+from roadworthy.errors import ConfigError
+
+DEFAULT_KEY_ENV = "ROADWORTHY_API_KEY"
+_TOKEN = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+
+Names = list[str]
+Positive = Annotated[float, Field(gt=0, le=86_400)]
+Capabilities = dict[Capability, bool]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TargetTable(_Table):
+    """`[target]`: the API and how to reach it. Keys are named by their environment variable, never written here."""
+
+    url: str = ""
+    models: Names = []
+    api_key_env: str = ""
+    headers: dict[str, str] = {}
+    headers_from_env: dict[str, str] = {}
+    request_id_header: str = "Inference-Id"
+    ca_file: Path | None = None
+
+
+class CheckTable(_Table):
+    """`[check]`: what is asked and how much."""
+
+    lens: list[Lens] = []
+    only: Names = []
+    exclude: Names = []
+    trials: Annotated[int, Field(ge=1, le=1000)] = 10
+    max_requests: Annotated[int, Field(ge=1, le=100_000)] = 500
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 4
+    timeout_s: Positive = 60.0
+    max_tokens: Annotated[int, Field(ge=16, le=100_000)] = 256
+    seed: int = 0
+    fuzz_examples: Annotated[int, Field(ge=0, le=10_000)] = 30
+    advertised_models: Annotated[int, Field(ge=0, le=1000)] = 0
+    baseline: Path | None = None
+
+
+class LimitsTable(_Table):
+    """`[limits]`: the figures a provider is held to, in seconds. The defaults are the hub's."""
+
+    time_to_first_token_s: Positive = 5.0
+    total_time_s: Positive = 30.0
+    max_stall_s: Positive = 10.0
+
+
+class ReportsTable(_Table):
+    """`[reports]`: where to write what."""
+
+    html: Path | None = None
+    junit: Path | None = None
+    json_: Annotated[Path | None, Field(alias="json")] = None
+    markdown: Path | None = None
+    badge: Path | None = None
+    record: Path | None = None
+
+
+class ModelTable(_Table):
+    """`[models."acme/chat-1"]`: what is declared of one model."""
+
+    capabilities: Capabilities = {}
+
+
+class CheckSettings(_Table):
+    """A whole `roadworthy.toml`."""
+
+    target: TargetTable = TargetTable()
+    check: CheckTable = CheckTable()
+    limits: LimitsTable = LimitsTable()
+    capabilities: Capabilities = {}
+    models: dict[str, ModelTable] = {}
+    reports: ReportsTable = ReportsTable()
+
+    def facts(self, target: Target, model: str, judged_at: int) -> Facts:
+        """The frame of judgement for one model. `judged_at` is unix seconds (UTC)."""
+        declared = {**self.capabilities, **self.models.get(model, ModelTable()).capabilities}
+        return Facts(
+            base_url=target.base_url,
+            model=model,
+            judged_at=judged_at,
+            request_id_header=target.request_id_header,
+            authenticated=target.api_key is not None or bool(target.headers),
+            limits=VerdictLimits(**self.limits.model_dump()),
+            abilities={
+                capability: Ability(offered, "declared" if offered else "declared as not offered")
+                for capability, offered in declared.items()
+            },
+            max_tokens=self.check.max_tokens,
+            seed=self.check.seed,
+            fuzz_examples=self.check.fuzz_examples,
+            probe_advertised_models=self.check.advertised_models,
+        )
+
+
+def target(table: TargetTable, environment: Mapping[str, str] | None = None) -> Target:
+    """The target that a `[target]` table describes, with secrets read from the environment.
+
+    Raises `ConfigError` for a URL, header or key that cannot be used.
+    """
+    environment = os.environ if environment is None else environment
+    base_url = _base_url(table.url)
+    if table.api_key_env and not environment.get(table.api_key_env):
+        raise ConfigError(
+            f"the environment variable {table.api_key_env} should hold the API key, but is "
+            f"{'empty' if table.api_key_env in environment else 'not set'}. "
+            f"Set it, or leave out --api-key-env to use {DEFAULT_KEY_ENV}."
+        )
+    key = environment.get(table.api_key_env or DEFAULT_KEY_ENV, "").strip() or None
+    headers = dict(table.headers)
+    for name, variable in table.headers_from_env.items():
+        if not environment.get(variable):
+            raise ConfigError(f"target.headers_from_env.{name}: the environment variable {variable} is not set")
+        headers[name] = environment[variable].strip()
+    for name, value in headers.items():
+        if not _TOKEN.match(name) or any(ord(char) < 32 or ord(char) == 127 for char in value):
+            raise ConfigError(f"the header {name!r} has characters that HTTP does not allow")
+    if key is not None and (not key.isascii() or not key.isprintable()):
+        raise ConfigError(
+            f"the API key in {table.api_key_env or DEFAULT_KEY_ENV} has characters that a header cannot carry; "
+            "expected printable ASCII"
+        )
+    return Target(base_url, key, tuple(headers.items()), table.request_id_header)
+
+
+def _base_url(url: str) -> str:
+    if not url:
+        raise ConfigError(
+            "no API to check: give its base URL, as in `roadworthy check https://api.example.com/v1 --model NAME`, "
+            "or `[target] url` in roadworthy.toml"
+        )
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{url!r} is not a URL: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ConfigError(f"expected a base URL such as https://api.example.com/v1, got {url!r}")
+    if parts.username or parts.password:
+        raise ConfigError("the URL carries a user name or password; put the key into an environment variable instead")
+    if parts.query or parts.fragment:
+        raise ConfigError(f"the base URL must have no query and no fragment, got {url!r}")
+    path = parts.path.rstrip("/")
+    if path.endswith(("/chat/completions", "/models")):
+        raise ConfigError(
+            f"give the base URL of the API, without the route: "
+            f"{parts.scheme}://{parts.netloc}{path.removesuffix('/models').removesuffix('/chat/completions')}"
+        )
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def merge(values: dict[str, Any], flags: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The tables of a settings file with what flags say laid over them; a flag that is None or empty says nothing."""
+    merged = {key: dict(table) if isinstance(table, dict) else table for key, table in values.items()}
+    for table, settings in flags.items():
+        given = {key: value for key, value in settings.items() if value is not None and value != []}
+        if given:
+            base = merged.get(table)
+            merged[table] = {**(base if isinstance(base, dict) else {}), **given}
+    return merged
