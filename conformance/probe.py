@@ -97,8 +97,12 @@ class Probe:
     needs: tuple[Capability, ...] = ()
     after: tuple[Probe, ...] = ()
     phase: Phase = Phase.MAIN
-    repeat: int = 1
+    repeat: int | Callable[[Facts], int] = 1
     """How often it is sent in any case (samples); trials of model-level checks come on top."""
+
+    def times(self, facts: Facts) -> int:
+        """How often it is sent in any case, given these facts."""
+        return self.repeat if isinstance(self.repeat, int) else self.repeat(facts)
 
     def __repr__(self) -> str:
         return f"<probe {self.id}>"
@@ -114,7 +118,7 @@ def probe(
     needs: Sequence[Capability] = (),
     after: Sequence[Probe] = (),
     phase: Phase = Phase.MAIN,
-    repeat: int = 1,
+    repeat: int | Callable[[Facts], int] = 1,
 ) -> Callable[[Builder], Probe]:
     """Declare a probe; the builder's docstring is its purpose.
 

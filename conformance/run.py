@@ -89,7 +89,7 @@ class Runner:
     async def run(self) -> Run:
         """Send everything the plan asks for and return what was seen. Never raises for what a server does."""
         probes = self._plan.probes
-        self._expected = sum(probe.repeat for probe in probes)
+        self._expected = sum(probe.times(self._facts) for probe in probes)
         for probe in (p for p in probes if p.phase is Phase.FIRST):
             await self._send_probe(probe)
         self._learn()
@@ -136,7 +136,10 @@ class Runner:
     async def _send_probe(self, probe: Probe) -> None:
         if self._facts.lacks(probe.needs):
             return
-        for trial in range(1, probe.repeat + 1):
+        times = probe.times(self._facts)
+        if times == 0:
+            self._unsent[probe.id] = "nothing to ask: switched off"
+        for trial in range(1, times + 1):
             await self._send_trial(probe, trial)
 
     async def _send_trials(self, probe: Probe) -> None:
