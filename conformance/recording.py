@@ -38,6 +38,7 @@ def _head_out(run: Run) -> dict[str, Any]:
         "checks": [check.id for check in run.checks],
         "unsent": dict(run.unsent),
         "requests": run.requests,
+        "duration_s": run.duration_s,
     }
 
 
@@ -80,7 +81,7 @@ def _run_in(head: dict[str, Any], exchanges: list[Exchange]) -> Run:
     facts["abilities"] = {Capability(key): Ability(**value) for key, value in facts["abilities"].items()}
     checks = {check.id: check for check in select()}
     chosen = tuple(checks[id] for id in head["checks"] if id in checks)
-    return Run(Facts(**facts), chosen, tuple(exchanges), head["unsent"], head["requests"])
+    return Run(Facts(**facts), chosen, tuple(exchanges), head["unsent"], head["requests"], head["duration_s"])
 
 
 def _bytes_out(data: bytes | None) -> dict[str, str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -56,6 +57,11 @@ class Run:
     exchanges: tuple[Exchange, ...]
     unsent: Mapping[str, str] = field(default_factory=dict)
     requests: int = 0
+    duration_s: float = 0.0
+
+    def narrowed(self, checks: Sequence[Check]) -> Run:
+        """The same run, judged by these checks alone."""
+        return replace(self, checks=tuple(checks))
 
 
 Watch = Callable[[Progress], None]
@@ -87,7 +93,22 @@ class Runner:
         self._random = random.Random(plan.facts.seed)  # noqa: S311 - jitter of retries, not a secret
 
     async def run(self) -> Run:
-        """Send everything the plan asks for and return what was seen. Never raises for what a server does."""
+        """Send everything the plan asks for and return what was seen.
+
+        Never raises for what a server does. Cancelled, it returns what was seen so far,
+        with everything else marked as not sent: evidence that was paid for is kept.
+        """
+        started = time.monotonic()
+        try:
+            await self._send_all()
+        except asyncio.CancelledError:
+            missing = (probe.id for probe in self._plan.probes if probe.id not in self._exchanges)
+            self._unsent.update(dict.fromkeys(missing, "not sent: the run was interrupted"))
+        self._learn()
+        ordered = tuple(x for probe in self._plan.probes for x in self._exchanges.get(probe.id, ()))
+        return Run(self._facts, self._plan.checks, ordered, self._unsent, self._requests, time.monotonic() - started)
+
+    async def _send_all(self) -> None:
         probes = self._plan.probes
         self._expected = sum(probe.times(self._facts) for probe in probes)
         for probe in (p for p in probes if p.phase is Phase.FIRST):
@@ -101,9 +122,6 @@ class Runner:
             self._learn()
             for probe in (p for p in probes if p.phase is Phase.ALONE):
                 await self._send_probe(probe)
-            self._learn()
-        ordered = tuple(x for probe in probes for x in self._exchanges.get(probe.id, ()))
-        return Run(self._facts, self._plan.checks, ordered, self._unsent, self._requests)
 
     def _learn(self) -> None:
         everything = [x for exchanges in self._exchanges.values() for x in exchanges]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -44,6 +45,9 @@ async def check(
         frame = settings.facts(target, model, int(time.time()))
         runner = Runner(target, transport, plan(frame, checks), bounds, watch(model) if watch else None)
         runs.append(await runner.run())
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            break
     return report(runs, started_at, time.monotonic() - started, baseline)
 
 
