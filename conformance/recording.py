@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -48,7 +48,7 @@ def read(path: Path) -> list[Run]:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RecordingError(f"{path}: cannot be read as a recording: {error}") from None
-    runs: list[tuple[dict[str, Any], list[Exchange]]] = []
+    runs: list[tuple[Run, list[Exchange]]] = []
     for number, line in enumerate(lines, 1):
         if not line:
             continue
@@ -60,7 +60,7 @@ def read(path: Path) -> list[Run]:
                         f"{path}: recording format {value['format']!r}; this roadworthy {__version__} reads {FORMAT}. "
                         "Use the version named in the file's first line."
                     )
-                runs.append((value, []))
+                runs.append((_head_in(value), []))
             else:
                 runs[-1][1].append(_exchange_in(value))
         except RecordingError:
@@ -72,16 +72,16 @@ def read(path: Path) -> list[Run]:
             ) from None
     if not runs:
         raise RecordingError(f"{path}: the file is empty; expected a recording made by `roadworthy check --record`")
-    return [_run_in(head, exchanges) for head, exchanges in runs]
+    return [replace(run, exchanges=tuple(exchanges)) for run, exchanges in runs]
 
 
-def _run_in(head: dict[str, Any], exchanges: list[Exchange]) -> Run:
+def _head_in(head: dict[str, Any]) -> Run:
     facts = dict(head["facts"])
     facts["limits"] = VerdictLimits(**facts["limits"])
     facts["abilities"] = {Capability(key): Ability(**value) for key, value in facts["abilities"].items()}
     checks = {check.id: check for check in select()}
     chosen = tuple(checks[id] for id in head["checks"] if id in checks)
-    return Run(Facts(**facts), chosen, tuple(exchanges), head["unsent"], head["requests"], head["duration_s"])
+    return Run(Facts(**facts), chosen, (), head["unsent"], head["requests"], head["duration_s"])
 
 
 def _bytes_out(data: bytes | None) -> dict[str, str] | None:

@@ -130,7 +130,7 @@ class Runner:
     def _blocked(self) -> str | None:
         """Why nothing more should be sent: the plain warm-up request got no usable answer."""
         for warm_up in self._exchanges.get("warmup", ()):
-            if warm_up.status != 200 or not warm_up.complete:
+            if warm_up.status != 200 or not warm_up.complete or not warm_up.reply.body.lstrip().startswith(b"{"):
                 return f"not sent, because the first request failed: {describe(warm_up)}"
         return None
 

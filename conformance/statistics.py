@@ -22,7 +22,10 @@ def wilson(passed: int, total: int, z: float = Z_95) -> tuple[float, float]:
     centre = share + z * z / (2 * total)
     spread = z * sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    # At the ends the bounds are exact; computed, they would miss by a rounding error.
+    low = 0.0 if passed == 0 else (centre - spread) / scale
+    high = 1.0 if passed == total else (centre + spread) / scale
+    return low, high
 
 
 def trials(passed: int, total: int, bar: float) -> Trials:
