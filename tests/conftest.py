@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from roadworthy.conformance.check import Check
-from roadworthy.conformance.facts import Facts
+from roadworthy.conformance.facts import Facts, VerdictLimits
 from roadworthy.conformance.plan import plan, select
 from roadworthy.conformance.run import Run, Runner, Settings
 from roadworthy.conformance.target import Target
@@ -24,15 +24,27 @@ RunSandbox = Callable[..., Run]
 
 
 def run_against(
-    url: str, *, checks: Sequence[Check] | None = None, facts: Facts | None = None, settings: Settings | None = None
+    url: str,
+    *,
+    checks: Sequence[Check] | None = None,
+    limits: VerdictLimits | None = None,
+    settings: Settings | None = None,
+    fuzz_examples: int = 12,
 ) -> Run:
-    """Send the plan of these checks (all of them by default) to a URL."""
+    """Send the plan of these checks (all of them by default, opt-in ones too) to a URL."""
     from roadworthy.http.aiohttp_transport import AiohttpTransport
 
     async def go() -> Run:
         transport = AiohttpTransport()
         try:
-            frame = facts or Facts(url, MODEL, judged_at=int(time.time()))
+            frame = Facts(
+                url,
+                MODEL,
+                judged_at=int(time.time()),
+                limits=limits or VerdictLimits(),
+                fuzz_examples=fuzz_examples,
+                probe_advertised_models=3,
+            )
             chosen = checks if checks is not None else select()
             return await Runner(Target(url, KEY), transport, plan(frame, chosen), settings).run()
         finally:

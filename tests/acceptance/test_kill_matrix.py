@@ -1,40 +1,72 @@
-"""The kill matrix: every fault is caught by exactly its checks, every legal variation by none."""
+"""The kill matrix: every fault is caught by exactly its checks, every legal variation by none.
+
+And replay: for every one of these runs, the recording judged again gives the same results.
+"""
 
 from __future__ import annotations
 
 import pytest
 
+from roadworthy.conformance import recording
+from roadworthy.conformance.facts import VerdictLimits
 from roadworthy.conformance.judge import judge
 from roadworthy.conformance.plan import select
-from roadworthy.conformance.verdict import Verdict
+from roadworthy.conformance.run import Run
+from roadworthy.conformance.verdict import CheckResult, Verdict
 from roadworthy.sandbox.catalogue import load
 from roadworthy.sandbox.mutation import FAULTS, VARIATIONS
 
 load()
 BAD = (Verdict.FAIL, Verdict.WARN)
 
+# Faults of time sleep; with the hub's own limits each would sleep for seconds.
+LIMITS: dict[str, VerdictLimits] = {}
 
-def failures(run) -> dict[str, str]:
-    results = judge(run.checks, run.exchanges, run.facts, run.unsent)
-    return {r.check_id: (r.findings[0].got if r.findings else r.reason) for r in results if r.verdict in BAD}
+# Checks that a healthy provider cannot be asked to show, each with its reason.
+RIGHTLY_SKIPPED: dict[str, str] = {}
 
 
-def test_the_healthy_provider_passes_every_check(run_sandbox):
+def results(run: Run) -> list[CheckResult]:
+    return judge(run.checks, run.exchanges, run.facts, run.unsent)
+
+
+def failures(run: Run) -> dict[str, str]:
+    return {r.check_id: (r.findings[0].got if r.findings else r.reason) for r in results(run) if r.verdict in BAD}
+
+
+def assert_replay_agrees(run: Run, folder) -> None:
+    path = folder / "run.jsonl"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        recording.write(file, [run])
+    [again] = recording.read(path)
+    assert results(again) == results(run)
+
+
+def test_the_healthy_provider_passes_every_check(run_sandbox, tmp_path):
     run = run_sandbox()
-    results = judge(run.checks, run.exchanges, run.facts, run.unsent)
-    assert {r.check_id: (r.verdict.value, r.reason, r.findings) for r in results if r.verdict is not Verdict.PASS} == {}
+    not_passed = {
+        r.check_id: (r.verdict.value, r.reason, r.findings) for r in results(run) if r.verdict.value != "pass"
+    }
+    skipped = {id for id, (verdict, _, _) in not_passed.items() if verdict == "skipped"}
+    assert {id: row for id, row in not_passed.items() if id not in RIGHTLY_SKIPPED} == {}
+    assert skipped == set(RIGHTLY_SKIPPED)
+    assert_replay_agrees(run, tmp_path)
 
 
 @pytest.mark.parametrize("name", sorted(FAULTS))
-def test_a_fault_is_caught_by_exactly_its_checks(name, run_sandbox):
+def test_a_fault_is_caught_by_exactly_its_checks(name, run_sandbox, tmp_path):
     fault = FAULTS[name]
-    found = failures(run_sandbox(fault))
+    run = run_sandbox(fault, limits=LIMITS.get(name))
+    found = failures(run)
     assert set(found) == fault.caught_by, found
+    assert_replay_agrees(run, tmp_path)
 
 
 @pytest.mark.parametrize("name", sorted(VARIATIONS))
-def test_a_legal_variation_turns_nothing_red(name, run_sandbox):
-    assert failures(run_sandbox(VARIATIONS[name])) == {}
+def test_a_legal_variation_turns_nothing_red(name, run_sandbox, tmp_path):
+    run = run_sandbox(VARIATIONS[name])
+    assert failures(run) == {}
+    assert_replay_agrees(run, tmp_path)
 
 
 def test_every_check_is_proven_by_a_fault():
