@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 import pytest
 
@@ -62,3 +65,35 @@ def run_sandbox() -> RunSandbox:
             return run_against(url, **kwargs)  # type: ignore[arg-type]
 
     return go
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With ROADWORTHY_FORBID_SKIPS=1, as in CI, a skip is a failure: what the tests need must be there."""
+    return _forbid_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a whole module."""
+    return _forbid_skip((yield))
+
+
+def _forbid_skip(report: Any) -> Any:
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("ROADWORTHY_FORBID_SKIPS") == "1":
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason} (ROADWORTHY_FORBID_SKIPS=1 forbids skipping)"
+    return report
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium or Chrome to look at pages with."""
+    names = (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome", "chrome")
+    found = next((path for path in map(shutil.which, filter(None, names)) if path), None)
+    if found is None:
+        pytest.skip("needs a browser: apt-get install chromium, or name one: CHROMIUM=/path/to/chrome")
+    return found
