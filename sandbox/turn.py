@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -57,7 +58,7 @@ class Choice:
 
 
 class ApiError(Exception):
-    """An error answer in the OpenAI shape."""
+    """An error answer in the OpenAI shape, with headers that belong to it."""
 
     def __init__(
         self,
@@ -67,9 +68,11 @@ class ApiError(Exception):
         type: str = "invalid_request_error",
         code: str | None = None,
         param: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.type, self.code, self.param = status, type, code, param
+        self.headers = dict(headers or {})
 
     def payload(self) -> dict[str, Any]:
         """The JSON body."""
@@ -78,7 +81,11 @@ class ApiError(Exception):
 
 @dataclass(slots=True)
 class Turn:
-    """One request and its answer in the making. Faults change it in place."""
+    """One request and its answer in the making. Faults change it in place.
+
+    `skip` holds names of guards to switch off, from stage ARRIVAL on: "auth",
+    "method", "model", "context", and the names in `validation.GUARDS`.
+    """
 
     method: str
     path: str
@@ -95,6 +102,7 @@ class Turn:
     frames: list[Frame] = field(default_factory=list)
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    close_after: bool = False
+    linger_s: float = 0.0
+    """Keep the connection open so long after the last frame."""
     abort_after_frame: int | None = None
     """Cut the connection after so many frames, as a crashing server would."""
