@@ -13,13 +13,13 @@ from roadworthy.sandbox.turn import ApiError, Choice
 
 NUMBER_WORDS = tuple(
     "zero,one,two,three,four,five,six,seven,eight,nine,ten,eleven,twelve,thirteen,fourteen,fifteen,sixteen,seventeen,"
-    "eighteen,nineteen,twenty".split(",")  # noqa: SIM905 - twenty-one quoted words hide what they are
+    "eighteen,nineteen,twenty".split(",")
 )
 TENS = {20: "twenty", 30: "thirty", 40: "forty", 50: "fifty", 60: "sixty", 70: "seventy", 80: "eighty", 90: "ninety"}
 GREETINGS = ("Hello! How can I help you today?", "Hi there! What can I do for you?", "Hello, good to hear from you.")
 EFFORT_SENTENCES = {"minimal": 1, "low": 2, "medium": 4, "high": 7, "xhigh": 10}
 STOP_WORDS = frozenset(
-    (  # noqa: SIM905 - a text of words reads better than fifty quoted ones
+    (
         "a an the of for to in on at is are what whats which who how do does i you me my please tell give get and or "
         "it with this that from by s current be can could would today now"
     ).split()

@@ -90,7 +90,8 @@ class _Maker:
 
     def _first_possible(self, schema: dict[str, Any], key: str, depth: int, name: str) -> Any:
         rest = {k: v for k, v in schema.items() if k != key}
-        options = sorted(schema[key], key=lambda option: option == {"type": "null"})
+        # Null comes last, until a schema that contains itself has been followed far enough.
+        options = sorted(schema[key], key=lambda option: (option == {"type": "null"}) == (depth < MAX_DEPTH))
         for option in options:
             try:
                 whole = self._resolve(option["$ref"]) if isinstance(option, dict) and "$ref" in option else option
@@ -176,7 +177,7 @@ class _Maker:
             return _matching(schema["pattern"], least, most)
         if schema.get("format") in FORMATS:
             found = self.hints.dates if schema["format"] == "date" else []
-            return next(iter(found), FORMATS[schema["format"]])
+            return found[0] if found else FORMATS[str(schema["format"])]
         candidates = [*self.hints.quoted, *self.hints.places]
         if "date" in name:
             candidates = [*self.hints.dates, *candidates]

@@ -20,7 +20,13 @@ load()
 BAD = (Verdict.FAIL, Verdict.WARN)
 
 # Faults of time sleep; with the hub's own limits each would sleep for seconds.
-LIMITS: dict[str, VerdictLimits] = {}
+LIMITS: dict[str, VerdictLimits] = {
+    "latency.slow_first_token": VerdictLimits(time_to_first_token_s=0.25),
+    "latency.slow_first_token_behind_role": VerdictLimits(time_to_first_token_s=0.25),
+    "latency.slow_now_and_then": VerdictLimits(time_to_first_token_s=0.25),
+    "latency.slow_tokens": VerdictLimits(total_time_s=0.4),
+    "latency.stalls": VerdictLimits(max_stall_s=0.2),
+}
 
 # Checks that a healthy provider cannot be asked to show, each with its reason.
 RIGHTLY_SKIPPED: dict[str, str] = {}

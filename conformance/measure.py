@@ -1,0 +1,133 @@
+"""Measurements, taken from exchanges alone: the same figures for reports, checks and the validator.
+
+All times are seconds; nothing is rounded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from roadworthy.conformance.exchange import Exchange, as_object
+
+NS = 1e9
+STREAM = "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Samples in short: how many, the least, the median, the 95th percentile (nearest rank), the most."""
+
+    count: int
+    least: float
+    median: float
+    p95: float
+    most: float
+
+    @classmethod
+    def of(cls, samples: Iterable[float]) -> Distribution | None:
+        """The distribution of some samples, or None where there are none."""
+        ordered = sorted(samples)
+        if not ordered:
+            return None
+        rank = max(0, -(-95 * len(ordered) // 100) - 1)
+        return cls(len(ordered), ordered[0], median(ordered), ordered[rank], ordered[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTiming:
+    """The clock readings of one streamed answer, from the request's hand-over to the socket.
+
+    `tokens_counted_by` says where `output_tokens` comes from: "usage", or "chunks" where the stream told no usage.
+    `tokens_per_s` is taken after the first token, and None for an answer too short to say.
+    """
+
+    exchange_id: str
+    time_to_first_token_s: float
+    total_time_s: float
+    uncertainty_s: float
+    token_times_s: tuple[float, ...]
+    output_tokens: int
+    tokens_counted_by: str
+    tokens_per_s: float | None
+
+    @property
+    def gaps_s(self) -> tuple[float, ...]:
+        """The times between one token event and the next."""
+        times = self.token_times_s
+        return tuple(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """All that one run measured of one model."""
+
+    samples: tuple[StreamTiming, ...]
+    """The streams that were sent alone, for latency."""
+    streams: tuple[StreamTiming, ...]
+    """Every other stream."""
+    cold_start_s: float | None
+    retries: int
+
+    @property
+    def time_to_first_token(self) -> Distribution | None:
+        """Over the samples, or over all streams where there were no samples."""
+        return Distribution.of(timing.time_to_first_token_s for timing in self.samples or self.streams)
+
+    @property
+    def tokens_per_s(self) -> Distribution | None:
+        """Output tokens per second over every stream that was long enough."""
+        return Distribution.of(t.tokens_per_s for t in (*self.samples, *self.streams) if t.tokens_per_s is not None)
+
+    @property
+    def gaps_s(self) -> Distribution | None:
+        """Times between tokens, over every stream."""
+        return Distribution.of(gap for timing in (*self.samples, *self.streams) for gap in timing.gaps_s)
+
+    @property
+    def uncertainty_s(self) -> float:
+        """The largest uncertainty of any reading."""
+        return max((timing.uncertainty_s for timing in (*self.samples, *self.streams)), default=0.0)
+
+
+def stream_timing(exchange: Exchange) -> StreamTiming | None:
+    """The timing of one streamed answer; None where no token ever came."""
+    if exchange.status != 200 or exchange.media_type != STREAM:
+        return None
+    stream = exchange.stream
+    times = tuple(chunk.event.at_ns / NS for chunk in stream.chunks if chunk.has_token)
+    if not times:
+        return None
+    told = as_object(stream.usage).get("completion_tokens")
+    counted = isinstance(told, int) and not isinstance(told, bool) and told > 0
+    output = told if counted else len(times)
+    span = times[-1] - times[0]
+    last_ns = exchange.reply.timings.last_byte_ns
+    return StreamTiming(
+        exchange_id=exchange.id,
+        time_to_first_token_s=times[0],
+        total_time_s=last_ns / NS if last_ns is not None else times[-1],
+        uncertainty_s=exchange.reply.timings.uncertainty_ns / NS,
+        token_times_s=times,
+        output_tokens=output,
+        tokens_counted_by="usage" if counted else "chunks",
+        tokens_per_s=(output - 1) / span if output > 1 and span > 0 else None,
+    )
+
+
+def measure(exchanges: Sequence[Exchange], latency_probe: str = "latency.first_token") -> Measurements:
+    """Measure a run."""
+    samples, streams = [], []
+    for exchange in exchanges:
+        timing = stream_timing(exchange)
+        if timing is not None:
+            (samples if exchange.probe == latency_probe else streams).append(timing)
+    warm_up = next((x for x in exchanges if x.probe == "warmup" and x.status == 200), None)
+    last_ns = warm_up.reply.timings.last_byte_ns if warm_up else None
+    return Measurements(
+        samples=tuple(samples),
+        streams=tuple(streams),
+        cold_start_s=last_ns / NS if last_ns is not None else None,
+        retries=sum(len(exchange.retries) for exchange in exchanges),
+    )
