@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -218,6 +220,30 @@ def test_a_timeout_per_test_is_not_spent_by_the_run(repository):
     with server as url:
         done = repository.pytest("roadworthy.conformance", "--only-check", "chat.stream.done", url=url)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_interrupt_ends_the_run_at_once(repository):
+    app, server = provider(first_token_delay_s=8)
+    with server as url:
+        command = ["--pyargs", "roadworthy.conformance", "--provider-url", url, "--provider-model", MODEL]
+        running_pytest = subprocess.Popen(
+            [sys.executable, "-m", "pytest", *command, "--only-check", "chat.stream.done"],
+            cwd=repository.folder,
+            env=os.environ | {"ROADWORTHY_API_KEY": KEY},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 60
+        while app.paths.count("/v1/chat/completions") < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        interrupted = time.monotonic()
+        running_pytest.send_signal(signal.SIGINT)
+        said, _ = running_pytest.communicate(timeout=30)
+        took_s = time.monotonic() - interrupted
+    assert running_pytest.returncode == 2, said
+    assert "KeyboardInterrupt" in said
+    assert took_s < 5
 
 
 def test_a_recording_can_be_replayed(repository):
