@@ -28,9 +28,12 @@ from roadworthy.conformance import baseline as baselines
 from roadworthy.conformance import recording, session
 from roadworthy.conformance.baseline import Baseline
 from roadworthy.conformance.check import Check
+from roadworthy.conformance.exchange import Exchange
 from roadworthy.conformance.plan import select
 from roadworthy.conformance.pytest_plugin import PACKAGE, SHORT, dest
+from roadworthy.conformance.report.curl import curl
 from roadworthy.conformance.report.model import Report
+from roadworthy.conformance.report.text import one_line
 from roadworthy.conformance.run import Run
 from roadworthy.conformance.settings import CheckSettings, merge, target
 from roadworthy.conformance.target import Target
@@ -78,6 +81,12 @@ class Inquiry:
             return
         self.results = {(model.model, row.check_id): row for model in self.report.models for row in model.results}
         self.doubtful = frozenset(m.model for m in self.report.models if m.verdict is Verdict.INCONCLUSIVE)
+
+    def reproduce(self, model: str, exchange_id: str) -> str:
+        """The command that sends an exchange's request again, empty where there is none of this id."""
+        run = next((m.run for m in self.report.models if m.model == model), None) if self.report else None
+        exchange: Exchange | None = next((x for x in run.exchanges if x.id == exchange_id), None) if run else None
+        return curl(exchange, str(self.settings.reports.record or "run.jsonl")) if exchange else ""
 
     def _shared(self, wanted: Mapping[str, Sequence[Check]]) -> list[Run]:
         """What another worker recorded, or else ask and record."""
@@ -180,7 +189,8 @@ class CheckItem(ProviderItem):
         """Report the check's verdict in pytest's words."""
         self.raise_fault()
         result = self.inquiry.results[self.model, self.check.id]
-        text = explain(self.check, result)
+        shown = next((finding.exchange_id for finding in result.findings), "")
+        text = explain(self.check, result, self.inquiry.reproduce(self.model, shown))
         self.user_properties.append(("roadworthy_verdict", result.verdict.value))
         if result.known:
             pytest.xfail(f"known: {text}")
@@ -273,26 +283,23 @@ class Suite:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
 
-def explain(check: Check, result: CheckResult) -> str:
-    """A failed, broken or undecided check in words: what was found, why it matters, how to mend it."""
+def explain(check: Check, result: CheckResult, command: str = "") -> str:
+    """A failed, broken or undecided check in words: what was found, why it matters, how to mend and to repeat it."""
     word = "inconclusive: " if result.verdict is Verdict.INCONCLUSIVE else ""
-    lines = [f"{word}{result.reason or check.rule}"]
+    lines = [f"{word}{one_line(result.reason, 500) or check.rule}"]
     if result.reason:
         lines.append(f"rule:   {check.rule}")
     for finding in result.findings:
-        place = f" at {finding.at}" if finding.at else ""
         lines += [
-            f"  {finding.exchange_id}{place}",
-            f"    expected: {finding.expected}",
-            f"    got:      {finding.got}",
+            f"  {finding.exchange_id}{' at ' if finding.at else ''}{one_line(finding.at)}",
+            f"    expected: {one_line(finding.expected, 500)}",
+            f"    got:      {one_line(finding.got, 500)}",
         ]
         if finding.note:
-            lines.append(f"    note:     {finding.note}")
-    lines += [
-        f"why:    {check.why}",
-        f"source: {check.source} ({check.level})",
-        f"remedy: {check.remedy}",
-    ]
+            lines.append(f"    note:     {one_line(finding.note, 500)}")
+    lines += [f"why:    {check.why}", f"source: {check.source} ({check.level})", f"remedy: {check.remedy}"]
+    if command:
+        lines.append(f"repeat: {command}")
     return "\n".join(lines)
 
 

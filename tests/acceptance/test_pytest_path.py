@@ -121,6 +121,7 @@ def test_a_fault_fails_exactly_its_items(repository, workers):
     assert done.returncode == 1, done.stdout + done.stderr
     assert failed(repository.verdicts()) == FAULTS["chat.stream.no_done"].caught_by
     assert "Send `data: [DONE]` as the last event" in done.stdout
+    assert "repeat: curl " in done.stdout
     assert "Traceback" not in done.stdout
     assert KEY not in done.stdout
 
