@@ -167,8 +167,11 @@ def test_a_closed_port_fails_with_the_reason_and_no_traceback(repository):
 
 
 def test_a_broken_should_passes_with_a_warning(repository):
+    # A fault of latency shows only under limits shorter than the hub's.
     name = next(
-        fault.name for fault in FAULTS.values() if all(CHECKS[id].level is not Level.MUST for id in fault.caught_by)
+        fault.name
+        for fault in FAULTS.values()
+        if fault.family != "latency" and all(CHECKS[id].level is not Level.MUST for id in fault.caught_by)
     )
     for workers in ((), ("-n", "2")):
         _, server = provider(name)
