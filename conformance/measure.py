@@ -5,6 +5,7 @@ All times are seconds; nothing is rounded here.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -56,7 +57,7 @@ class StreamTiming:
     def gaps_s(self) -> tuple[float, ...]:
         """The times between one token event and the next."""
         times = self.token_times_s
-        return tuple(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+        return tuple(later - earlier for earlier, later in itertools.pairwise(times))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,8 @@ def stream_timing(exchange: Exchange) -> StreamTiming | None:
 
 def measure(exchanges: Sequence[Exchange], latency_probe: str = "latency.first_token") -> Measurements:
     """Measure a run."""
-    samples, streams = [], []
+    samples: list[StreamTiming] = []
+    streams: list[StreamTiming] = []
     for exchange in exchanges:
         timing = stream_timing(exchange)
         if timing is not None:

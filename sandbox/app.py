@@ -178,8 +178,8 @@ class Sandbox:
             for index, frame in enumerate(turn.frames):
                 if index == turn.abort_after_frame:
                     raise ConnectionAbortedError("the sandbox hangs up, as asked")
-                if frame.delay_s:
-                    await asyncio.sleep(frame.delay_s)
+                # Even without a delay the loop gets its turn, so that a client that left is noticed.
+                await asyncio.sleep(frame.delay_s)
                 await send({"type": "http.response.body", "body": frame.data, "more_body": True})
             if turn.linger_s:
                 await asyncio.sleep(turn.linger_s)
