@@ -156,6 +156,8 @@ def done(exchange: Exchange) -> Iterator[Finding]:
         return
     events = exchange.stream.events
     marks = [event.index for event in events if event.data.strip() == DONE]
+    if not marks and events[-1].data.endswith(f"\n{DONE}"):
+        return  # chat.stream.framing tells of the empty lines that are missing
     if not marks:
         yield Finding(DONE, show(events[-1].data), at=f"event {events[-1].index}")
     elif marks[0] != events[-1].index:
@@ -417,6 +419,8 @@ def role(exchange: Exchange) -> Iterator[Finding]:
 
     Callers store the joined message as the next turn's history, and that needs its role.
     """
+    if _unreadable(exchange):
+        return
     seen: set[Any] = set()
     for chunk, place, choice in _choices(exchange):
         part = as_object(choice.get("delta"))
@@ -490,8 +494,8 @@ def no_repeats(exchange: Exchange) -> Iterator[Finding]:
     The words double in the caller's text.
     """
     texts = [t for chunk in exchange.stream.chunks if isinstance(t := chunk.delta().get("content"), str) and t]
-    doubled = sum(texts[i] == texts[i + 1] and texts[i].strip(" ,") != "" for i in range(0, len(texts) - 1, 2))
-    if len(texts) >= 6 and doubled >= 0.9 * (len(texts) // 2):
+    pairs = list(zip(texts[::2], texts[1::2], strict=False))
+    if len(pairs) >= 6 and len(set(texts)) >= 4 and all(first == second for first, second in pairs):
         yield Finding("each piece once", f"every piece twice: {show(texts[:4])}", at="/choices/0/delta/content")
 
 
@@ -653,7 +657,7 @@ def usage_own_chunk(exchange: Exchange) -> Iterator[Outcome]:
     told = [chunk for chunk in exchange.stream.chunks if isinstance(chunk.object.get("usage"), dict)]
     if not told:
         yield NotApplicable("no usage was told; see chat.stream.usage.final")
-    elif told[-1].object.get("choices") != []:
+    elif told[-1].choices:
         yield Finding("[]", show(told[-1].object.get("choices")), at=_at(told[-1], "/choices"))
 
 
@@ -769,16 +773,17 @@ def equals_unstreamed(stream: Exchange, plain: Exchange) -> Iterator[Outcome]:
     answer that is the other one with its beginning or end cut off, or without its spaces.
     """
     streamed, whole = stream.text, plain.text
-    if not streamed or not whole or stream.finish_reason != plain.finish_reason:
+    if not streamed or not whole or stream.finish_reason != plain.finish_reason or _unreadable(stream):
         yield NotApplicable("there are no two answers to compare")
-    elif streamed != whole and _same_but_damaged(streamed, whole):
+    elif len(streamed) < len(whole) and _damaged(streamed, whole):
         yield Finding(show(whole), show(streamed), at="/choices/0/delta/content")
 
 
-def _same_but_damaged(streamed: str, whole: str) -> bool:
-    bare = "".join(streamed.split()) == "".join(whole.split())
-    shorter, longer = sorted((streamed.strip(), whole.strip()), key=len)
-    return bare or (len(shorter) > 20 and (longer.startswith(shorter) or longer.endswith(shorter)))
+def _damaged(streamed: str, whole: str) -> bool:
+    if "".join(streamed.split()) == "".join(whole.split()):
+        return True
+    part = streamed.strip()
+    return len(part) > 20 and (whole.strip().startswith(part) or whole.strip().endswith(part))
 
 
 @check(
@@ -824,6 +829,7 @@ def _unreadable(exchange: Exchange) -> bool:
     stream = exchange.stream
     return (
         any(not isinstance(chunk.value, dict) for chunk in stream.chunks)
+        or any(not isinstance(c.delta().get("content"), str | type(None)) for c in stream.chunks)
         or bool(stream.unknown_lines)
         or stream.unfinished
         or not stream.chunks
