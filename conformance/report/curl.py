@@ -1,0 +1,89 @@
+"""A request as a command line that sends it again."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+
+from roadworthy.conformance.exchange import Exchange
+from roadworthy.http.message import header
+from roadworthy.http.redact import MASK
+
+KEY = "ROADWORTHY_API_KEY"
+LONGEST_BODY_BYTES = 2048
+"""Longer bodies are taken from the recording: nobody pastes them, and a shell limits an argument's length."""
+
+_OURS = {
+    ("user-agent", "roadworthy"),
+    ("accept-encoding", "identity"),
+    ("accept", "application/json, text/event-stream"),
+}
+_GLOBS = re.compile(r"[][{}]")
+
+
+def curl(exchange: Exchange, recording: str = "run.jsonl") -> str:
+    """A POSIX shell command that sends the exchange's request again, the key read from the environment.
+
+    A masked header becomes a variable: the key is `$ROADWORTHY_API_KEY`, a header
+    `X-Org` of the settings is `$X_ORG`. Headers that every request of ours carries
+    and that only name or simplify the client are left out. A body too long to
+    paste is read from the recording (with `jq`).
+    """
+    request = exchange.request
+    body = request.body
+    source, data = _body(exchange, recording)
+    parts = ["curl -sS -i"]
+    if _streams(exchange):
+        parts.append("-N")
+    if _GLOBS.search(request.url):
+        parts.append("--globoff")
+    if request.method == "HEAD":
+        parts.append("-I")
+    elif request.method != ("GET" if body is None else "POST"):
+        parts.append(f"-X {shlex.quote(request.method)}")
+    parts.append(shlex.quote(request.url))
+    for name, value in request.headers:
+        if (name.lower(), value) not in _OURS:
+            parts.append(f"-H {_header(name, value)}")
+    if body is not None and header(request.headers, "content-type") is None:
+        # curl would say that it is a form.
+        parts.append("-H 'Content-Type:'")
+    return source + " ".join(parts) + data
+
+
+def _body(exchange: Exchange, recording: str) -> tuple[str, str]:
+    """What comes before and after curl's other arguments so that it sends the body."""
+    body = exchange.request.body
+    if body is None:
+        return "", ""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        text = None
+    if len(body) > LONGEST_BODY_BYTES:
+        chosen = f"select(.id == {json.dumps(exchange.id)} and .started_at == {json.dumps(exchange.started_at)})"
+        # jq's own @base64d gives text; bytes that are not text must be decoded outside.
+        field, decode = ("text", "") if text is not None else ("base64", "base64 -d | ")
+        wanted = shlex.quote(f"first(inputs | {chosen}) | .request.body.{field}")
+        return f"jq -jn {wanted} {shlex.quote(recording)} | {decode}", " --data-binary @-"
+    if text is None or "\0" in text:
+        return f"printf %s {base64.b64encode(body).decode()} | base64 -d | ", " --data-binary @-"
+    return "", f" --data-raw {shlex.quote(text)}"
+
+
+def _header(name: str, value: str) -> str:
+    scheme, space, rest = value.rpartition(" ")
+    if rest and not rest.strip(MASK):
+        variable = KEY if name.lower() == "authorization" else re.sub(r"[^A-Z0-9]", "_", name.upper())
+        if scheme.isalnum() or not scheme:
+            return f'"{name}: {scheme}{space}${variable}"'
+        return shlex.quote(f"{name}: {scheme}{space}") + f'"${variable}"'
+    if not value:
+        return shlex.quote(f"{name};")
+    return shlex.quote(f"{name}: {value}")
+
+
+def _streams(exchange: Exchange) -> bool:
+    return isinstance(exchange.sent, dict) and exchange.sent.get("stream") is True
