@@ -120,7 +120,7 @@ def test_a_fault_fails_exactly_its_items(repository, workers):
         done = repository.pytest("roadworthy.conformance", *workers, url=url)
     assert done.returncode == 1, done.stdout + done.stderr
     assert failed(repository.verdicts()) == FAULTS["chat.stream.no_done"].caught_by
-    assert "Send `data: [DONE]` as the last event" in done.stdout
+    assert CHECKS["chat.stream.done"].remedy in done.stdout
     assert "repeat: curl " in done.stdout
     assert "Traceback" not in done.stdout
     assert KEY not in done.stdout
@@ -131,7 +131,7 @@ def test_the_partners_own_tests_run_beside_it(repository):
     repository.folder.joinpath("pytest.ini").write_text("[pytest]\n")
     _, server = provider()
     with server as url:
-        done = repository.pytest("test_own.py", "roadworthy.conformance", "-k", "own or chat.stream.done", url=url)
+        done = repository.pytest("test_own.py", "roadworthy.conformance", "-k", "test_own or chat.stream.done", url=url)
     assert done.returncode == 0, done.stdout + done.stderr
     assert repository.verdicts() == {"test_own": "passed", "chat.stream.done": "passed"}
 
