@@ -10,6 +10,17 @@ from roadworthy.conformance.probe import PROBES, Expects
 
 REFUSALS = (400, 404, 405, 415, 422, 501)
 UNKNOWN = Ability(None, "")
+PARAMETERS = {
+    "tools": Capability.TOOLS,
+    "response_format": Capability.JSON_OBJECT,
+    "structured_outputs": Capability.JSON_SCHEMA,
+    "logprobs": Capability.LOGPROBS,
+    "reasoning_effort": Capability.REASONING,
+    "reasoning": Capability.REASONING,
+    "seed": Capability.SEED,
+    "n": Capability.MULTIPLE_CHOICES,
+}
+"""Names in an entry's `supported_parameters` and what they announce. What is not listed may still be offered."""
 
 
 def detect(exchanges: Sequence[Exchange], facts: Facts) -> Mapping[Capability, Ability]:
@@ -55,6 +66,11 @@ def _from_entry(entry: Mapping[str, object]) -> Mapping[Capability, Ability]:
         if isinstance(value, bool):
             for capability in capabilities:
                 found[capability] = Ability(value, f"detected: /models says {key} = {str(value).lower()}")
+    parameters = entry.get("supported_parameters")
+    if isinstance(parameters, list):
+        for name, capability in PARAMETERS.items():
+            if name in parameters:
+                found[capability] = Ability(True, f"detected: /models lists {name} among its parameters")
     modalities = as_object(entry.get("architecture")).get("input_modalities")
     if isinstance(modalities, list):
         found[Capability.VISION] = Ability(

@@ -177,7 +177,8 @@ class _Maker:
             return _matching(schema["pattern"], least, most)
         if schema.get("format") in FORMATS:
             found = self.hints.dates if schema["format"] == "date" else []
-            return found[0] if found else FORMATS[str(schema["format"])]
+            standard: str = FORMATS[schema["format"]]
+            return found[0] if found else standard
         candidates = [*self.hints.quoted, *self.hints.places]
         if "date" in name:
             candidates = [*self.hints.dates, *candidates]

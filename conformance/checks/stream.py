@@ -701,7 +701,7 @@ def usage_same(stream: Exchange, plain: Exchange) -> Iterator[Outcome]:
     """
     streamed = as_object(stream.stream.usage).get("prompt_tokens")
     unstreamed = as_object(plain.answer.get("usage")).get("prompt_tokens")
-    if not is_integer(streamed) or not is_integer(unstreamed):
+    if not is_integer(streamed) or not is_integer(unstreamed) or min(streamed, unstreamed) <= 0:
         yield NotApplicable("one of the two told no usage")
     elif streamed != unstreamed:
         yield Finding(f"{unstreamed} prompt tokens, as without streaming", str(streamed), at="/usage/prompt_tokens")

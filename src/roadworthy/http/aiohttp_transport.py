@@ -14,6 +14,7 @@ import socket
 import ssl
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,8 @@ class _Connector(aiohttp.TCPConnector):
         self._stamped: weakref.WeakValueDictionary[int, StampedSocket] = weakref.WeakValueDictionary()
         super().__init__(limit=0, ssl=tls, socket_factory=self._make_socket, ttl_dns_cache=60)
         # aiohttp offers no public way to choose the protocol; tests pin what we rely on here.
-        self._factory = functools.partial[ResponseHandler](_Protocol, loop=self._loop)
+        make: Callable[..., ResponseHandler] = _Protocol
+        self._factory = functools.partial(make, loop=self._loop)
 
     def _make_socket(self, address: Any) -> socket.socket:
         family, kind, protocol, _, _ = address
