@@ -165,6 +165,10 @@ class _Printer:
         return lines
 
     def _line(self, line: Text) -> None:
+        encoding = self._console.encoding
+        if not encoding.startswith("utf"):
+            # Not every console can show a tick; none may fail over one.
+            line = Text(line.plain.encode(encoding, "replace").decode(encoding))
         self._console.print(line, soft_wrap=True)
 
 
