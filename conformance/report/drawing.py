@@ -17,7 +17,7 @@ from roadworthy.conformance.measure import NS, STREAM, Distribution, Measurement
 from roadworthy.conformance.report.text import clip, duration, one_line, plural
 from roadworthy.conformance.verdict import Trials
 
-MOST_ROWS = 60
+MOST_ROWS = 40
 """Rows of a stream's table: the first and last events tell the story."""
 NOTABLE_GAP_S = 0.05
 SHORTEST_GAP_S = 1e-5
@@ -175,7 +175,7 @@ def _gap(tokens: Sequence[float], x: Callable[[float], float]) -> tuple[float, f
     if not gaps:
         return None
     longest, start = gaps[-1]
-    if longest < NOTABLE_GAP_S or longest < 4 * gaps[len(gaps) // 2][0]:
+    if longest < NOTABLE_GAP_S or longest < 4 * gaps[(len(gaps) - 1) // 2][0]:
         return None
     return x(start), x(start + longest), f"gap {duration(longest)}"
 

@@ -30,9 +30,9 @@ from roadworthy.conformance.verdict import Lens, Verdict
 from roadworthy.http.message import Headers
 
 LONGEST_BODY = 3000
-MOST_EXCERPTS = 80
+MOST_EXCERPTS = 40
 """Failures whose exchange is shown; the page stays a page."""
-MOST_STREAMS = 60
+MOST_STREAMS = 24
 STREAMS_OPEN = 4
 _EVENT = re.compile(r"^event (\d+)")
 

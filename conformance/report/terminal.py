@@ -51,6 +51,7 @@ class _Printer:
             self._field("first read" if caveat.grave else "note", text)
         for entry in view.report.stale_baseline:
             self._field("stale", Text(visible(f"{entry} no longer fails; remove it from the baseline"), "bold red"))
+        self._field("checks", Text(view.report.counts.phrase()))
         for model in view.models:
             self._model(model, several=several)
         for model in view.models:
@@ -65,7 +66,6 @@ class _Printer:
         self._console.print()
         self._line(line.append(f" at {visible(view.report.base_url)}", "not bold"))
         self._console.print()
-        self._field("checks", Text(view.report.counts.phrase()))
 
     def _model(self, model: ModelView, *, several: bool) -> None:
         if several:
