@@ -85,6 +85,8 @@ class Sandbox:
         self._mutate(Stage.HEAD, turn)
 
     def _route(self, turn: Turn) -> None:
+        if turn.crash:
+            raise ApiError(500, "internal server error", type="server_error")
         path = turn.path.removeprefix("/v1")
         route = "/models" if path.startswith("/models/") else path
         if not turn.path.startswith("/v1/") or route not in METHODS:

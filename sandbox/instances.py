@@ -176,9 +176,7 @@ class _Maker:
         if "pattern" in schema:
             return _matching(schema["pattern"], least, most)
         if schema.get("format") in FORMATS:
-            found = self.hints.dates if schema["format"] == "date" else []
-            standard: str = FORMATS[schema["format"]]
-            return found[0] if found else standard
+            return self.hints.dates[0] if schema["format"] == "date" and self.hints.dates else FORMATS[schema["format"]]
         candidates = [*self.hints.quoted, *self.hints.places]
         if "date" in name:
             candidates = [*self.hints.dates, *candidates]

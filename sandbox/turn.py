@@ -102,6 +102,8 @@ class Turn:
     frames: list[Frame] = field(default_factory=list)
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    crash: bool = False
+    """Answer 500, as a server does whose code raised."""
     linger_s: float = 0.0
     """Keep the connection open so long after the last frame."""
     abort_after_frame: int | None = None

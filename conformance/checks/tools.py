@@ -1,0 +1,869 @@
+"""Checks of tool calling."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from roadworthy.conformance import strict_json
+from roadworthy.conformance.check import Usable, check
+from roadworthy.conformance.exchange import Exchange, Malformed, as_object, objects
+from roadworthy.conformance.facts import Capability, Facts
+from roadworthy.conformance.probes import tools as probes
+from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
+from roadworthy.conformance.words import is_integer, show
+
+API = "OpenAI API reference, chat completions, tools"
+GUIDE = "function calling guide"
+HUB = "registration guide, Automatic validation: tool calling support"
+BOTH = (Lens.HUB, Lens.OPENAI)
+ALL = (Lens.HUB, Lens.OPENAI, Lens.SPEC)
+TOOLS = [Capability.TOOLS]
+LEAK = re.compile(
+    r"<tool_call>|\[TOOL_CALLS\]|<function[=_]|<\|tool_?call|<\|python_tag\|>|functools\[|"
+    r'^\s*(?:```(?:json)?\s*)?[\[{]\s*"(?:name|function|type)"\s*:\s*"(?:get_weather|get_stock_price|create_event|ping|function)"'
+)
+RUN_TOGETHER = re.compile(r"}\s*{")
+
+
+def _arguments(call: dict[str, Any]) -> Any:
+    return as_object(call.get("function")).get("arguments")
+
+
+def _parsed(call: dict[str, Any]) -> Any:
+    text = _arguments(call)
+    return strict_json.loads(text) if isinstance(text, str) else None
+
+
+def _name(call: dict[str, Any]) -> Any:
+    return as_object(call.get("function")).get("name")
+
+
+def _leaked(exchange: Exchange) -> bool:
+    return not exchange.tool_calls and bool(LEAK.search(exchange.text))
+
+
+def _legacy(exchange: Exchange) -> bool:
+    return isinstance(exchange.message.get("function_call"), dict)
+
+
+def _cut(exchange: Exchange) -> bool:
+    return exchange.finish_reason == "length"
+
+
+def _called_elsewhere(exchange: Exchange) -> bool:
+    """Whether a call is missing for a reason that a check of its own tells."""
+    return _leaked(exchange) or _legacy(exchange) or _cut(exchange)
+
+
+# Whether it is offered
+
+
+@check(
+    "tools.accepted",
+    level=Level.MUST,
+    lenses=ALL,
+    source=f"{API}; {HUB}",
+    remedy="Accept tools and every tool_choice, or declare that the model has no tools.",
+    each=[*probes.CALLS, probes.abstain, probes.none],
+    on=Usable.RESPONSE,
+    needs=TOOLS,
+)
+def accepted(exchange: Exchange) -> Iterator[Finding]:
+    """A model that is said to have tools accepts requests with tools.
+
+    Agents send tools with every request; a refusal breaks them at the first.
+    """
+    if exchange.status is not None and 400 <= exchange.status < 500:
+        yield Finding("HTTP 200", f"HTTP {exchange.status}: {show(exchange.reply.body)}", at="status")
+
+
+@check(
+    "tools.offered",
+    level=Level.SHOULD,
+    lenses=[Lens.HUB],
+    source=HUB,
+    remedy="Switch on tool calling in your engine, with the parser that fits the model.",
+    across=[],
+    on=Usable.ANYTHING,
+)
+def offered(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Outcome]:
+    """The model offers tool calling.
+
+    The hub's validation of language models tests it.
+    """
+    ability = facts.ability(Capability.TOOLS)
+    if not any(exchange.status == 200 for exchange in exchanges):
+        yield NotApplicable("nothing was answered")
+    elif ability.offered is False:
+        yield Finding("tool calling", f"not offered: {ability.source}")
+
+
+# What the model chose
+
+
+@check(
+    "tools.auto.calls",
+    level=Level.MUST,
+    lenses=ALL,
+    source=f"{HUB}; {GUIDE}",
+    remedy="Look at the chat template: are the tools in the prompt, and is the engine's tool parser switched on?",
+    each=probes.auto,
+    bar=0.5,
+    needs=TOOLS,
+)
+def auto_calls(exchange: Exchange) -> Iterator[Outcome]:
+    """Asked what a tool plainly answers, the model calls it.
+
+    It is the heart of the hub's test of tool calling.
+    """
+    if _called_elsewhere(exchange):
+        yield NotApplicable("the call took another form; see tools.not_leaked and tools.not_legacy")
+    elif not exchange.tool_calls:
+        yield Finding("a tool call", show(exchange.text), at="/choices/0/message/tool_calls")
+
+
+@check(
+    "tools.auto.right_tool",
+    level=Level.MUST,
+    lenses=BOTH,
+    source=GUIDE,
+    remedy="Look at the chat template: do names and descriptions of all tools reach the model?",
+    each=probes.auto,
+    bar=0.5,
+    needs=TOOLS,
+)
+def right_tool(exchange: Exchange) -> Iterator[Outcome]:
+    """Of two tools the model calls the one that fits.
+
+    A model that cannot tell them apart has not seen their descriptions.
+    """
+    names = [_name(call) for call in exchange.tool_calls]
+    if not names or not all(name in ("get_weather", "get_stock_price") for name in names):
+        yield NotApplicable("there is no call of an offered function")
+    elif "get_weather" not in names:
+        yield Finding("get_weather", show(names), at="/choices/0/message/tool_calls")
+
+
+@check(
+    "tools.auto.argument",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=GUIDE,
+    remedy="Look at the chat template: does the question reach the model together with the tools?",
+    each=probes.auto,
+    bar=0.5,
+    needs=TOOLS,
+)
+def auto_argument(exchange: Exchange) -> Iterator[Outcome]:
+    """The argument is what the question asked about.
+
+    A well-formed call about something else is a wrong answer with more steps.
+    """
+    made = [_parsed(call) for call in exchange.tool_calls if _name(call) == "get_weather"]
+    cities = [value["city"] for value in made if isinstance(value, dict) and isinstance(value.get("city"), str)]
+    if not cities:
+        yield NotApplicable("there is no city to look at")
+    elif not any("paris" in city.lower() for city in cities):
+        yield Finding("Paris", show(cities), at="/choices/0/message/tool_calls/0/function/arguments")
+
+
+@check(
+    "tools.auto.abstains",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=GUIDE,
+    remedy="Look at the chat template: is a call forced where none is wanted?",
+    each=probes.abstain,
+    bar=0.5,
+    needs=TOOLS,
+)
+def auto_abstains(exchange: Exchange) -> Iterator[Outcome]:
+    """Asked what no tool is for, the model calls none.
+
+    Needless calls cost time and money, and some have effects.
+    """
+    if exchange.tool_calls:
+        yield Finding("no tool call", show(exchange.tool_calls), at="/choices/0/message/tool_calls")
+
+
+@check(
+    "tools.parallel",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=f"{API}, parallel_tool_calls",
+    remedy="Look at the tool parser: does it stop after the first call?",
+    each=[probes.parallel, probes.stream_parallel],
+    on=Usable.SUCCESS,
+    bar=0.5,
+    needs=[Capability.TOOLS, Capability.PARALLEL_TOOLS],
+)
+def parallel(exchange: Exchange) -> Iterator[Outcome]:
+    """Asked for two things at once, the model makes two calls.
+
+    One after the other they take twice as long.
+    """
+    if _called_elsewhere(exchange) or not exchange.tool_calls:
+        yield NotApplicable("there is no call")
+    elif len(exchange.tool_calls) < 2:
+        yield Finding("two calls", show(exchange.tool_calls), at="/choices/0/message/tool_calls")
+
+
+# What the server enforces
+
+
+@check(
+    "tools.required",
+    level=Level.MUST,
+    lenses=ALL,
+    source=f"{API}, tool_choice; {GUIDE}",
+    remedy='Constrain generation to a call when tool_choice is "required".',
+    each=[probes.required, probes.stream],
+    on=Usable.SUCCESS,
+    needs=TOOLS,
+)
+def required(exchange: Exchange) -> Iterator[Outcome]:
+    """`tool_choice: "required"` gives a call.
+
+    Callers take the first call without looking.
+    """
+    if _called_elsewhere(exchange):
+        yield NotApplicable("the call took another form, or was cut off")
+    elif not exchange.tool_calls:
+        yield Finding("a tool call", show(exchange.text), at="/choices/0/message/tool_calls")
+
+
+@check(
+    "tools.named",
+    level=Level.MUST,
+    lenses=ALL,
+    source=f"{API}, tool_choice; {GUIDE}",
+    remedy="Constrain generation to the function that tool_choice names.",
+    each=[probes.by_name, probes.strict, probes.no_parameters],
+    needs=TOOLS,
+)
+def named(exchange: Exchange) -> Iterator[Outcome]:
+    """A named function is the one that is called.
+
+    Structured extraction is built on it: the caller reads the arguments of that function.
+    """
+    wanted = as_object(as_object(as_object(exchange.sent).get("tool_choice")).get("function")).get("name")
+    if _called_elsewhere(exchange):
+        yield NotApplicable("the call took another form, or was cut off")
+        return
+    names = [_name(call) for call in exchange.tool_calls]
+    if not names or any(name != wanted for name in names):
+        got = show(names) if names else f"no call: {show(exchange.text)}"
+        yield Finding(f"a call of {wanted}", got, at="/choices/0/message/tool_calls")
+
+
+@check(
+    "tools.none",
+    level=Level.MUST,
+    lenses=ALL,
+    source=f"{API}, tool_choice",
+    remedy='Leave the tools out of the prompt, or the parser off, when tool_choice is "none".',
+    each=probes.none,
+    needs=TOOLS,
+)
+def none(exchange: Exchange) -> Iterator[Finding]:
+    """`tool_choice: "none"` gives no call.
+
+    A caller who forbids calls has no code to answer one.
+    """
+    if exchange.tool_calls:
+        yield Finding("no tool call", show(exchange.tool_calls), at="/choices/0/message/tool_calls")
+
+
+@check(
+    "tools.not_leaked",
+    level=Level.MUST,
+    lenses=ALL,
+    source=HUB,
+    remedy="Switch on the tool parser that fits this model's format.",
+    each=probes.CALLS,
+    on=Usable.SUCCESS,
+    needs=TOOLS,
+)
+def not_leaked(exchange: Exchange) -> Iterator[Finding]:
+    """A call comes as a call, not as text in the model's own format.
+
+    The user is shown markup, and the agent stops.
+    """
+    if _leaked(exchange):
+        yield Finding("tool_calls", f"text: {show(exchange.text)}", at="/choices/0/message/content")
+
+
+@check(
+    "tools.not_legacy",
+    level=Level.MUST,
+    lenses=BOTH,
+    source=API,
+    remedy="Return `tool_calls`, an array, in place of `function_call`.",
+    each=probes.PLAIN_CALLS,
+    needs=TOOLS,
+)
+def not_legacy(exchange: Exchange) -> Iterator[Finding]:
+    """A call comes in `tool_calls`, not in the old `function_call`.
+
+    Current SDKs do not look there.
+    """
+    if _legacy(exchange) and not exchange.tool_calls:
+        yield Finding("tool_calls", "function_call", at="/choices/0/message/function_call")
+
+
+# The form of a call
+
+
+def _each_call(exchange: Exchange) -> Iterator[tuple[str, dict[str, Any]]]:
+    for place, call in enumerate(exchange.tool_calls):
+        yield f"/choices/0/message/tool_calls/{place}", call
+
+
+@check(
+    "tools.call.id",
+    level=Level.MUST,
+    lenses=ALL,
+    source=API,
+    remedy="Give every call a non-empty id.",
+    each=probes.CALLS,
+    on=Usable.SUCCESS,
+    needs=TOOLS,
+)
+def call_id(exchange: Exchange) -> Iterator[Finding]:
+    """Every call has an id.
+
+    The result is handed back under it; without it the conversation cannot go on.
+    """
+    for at, call in _each_call(exchange):
+        if not isinstance(call.get("id"), str) or not call["id"]:
+            yield Finding("a non-empty string", show(call.get("id")), at=f"{at}/id")
+            return
+
+
+@check(
+    "tools.call.id_unique",
+    level=Level.MUST,
+    lenses=BOTH,
+    source=API,
+    remedy="Make an id for each call, not for each answer or each function.",
+    across=probes.CALLS,
+    on=Usable.SUCCESS,
+    needs=TOOLS,
+)
+def call_id_unique(exchanges: Sequence[Exchange]) -> Iterator[Finding]:
+    """No two calls of one answer have the same id.
+
+    Two results under one id: the model gets one of them, or the request is refused.
+    """
+    for exchange in exchanges:
+        ids = [call["id"] for call in exchange.tool_calls if isinstance(call.get("id"), str) and call["id"]]
+        if len(set(ids)) < len(ids):
+            yield Finding("different ids", show(ids), at="/choices/0/message/tool_calls", exchange_id=exchange.id)
+            return
+
+
+@check(
+    "tools.call.type",
+    level=Level.MUST,
+    lenses=[Lens.OPENAI, Lens.SPEC],
+    source=API,
+    remedy='Set "type": "function" in each call.',
+    each=probes.PLAIN_CALLS,
+    needs=TOOLS,
+)
+def call_type(exchange: Exchange) -> Iterator[Finding]:
+    """Every call has the type "function".
+
+    Typed clients choose by it what to read.
+    """
+    for at, call in _each_call(exchange):
+        if call.get("type") != "function":
+            yield Finding("function", show(call.get("type")), at=f"{at}/type")
+            return
+
+
+@check(
+    "tools.call.name",
+    level=Level.MUST,
+    lenses=ALL,
+    source=API,
+    remedy="Constrain names to the functions on offer; strip prefixes that your template adds.",
+    each=probes.CALLS,
+    on=Usable.SUCCESS,
+    needs=TOOLS,
+)
+def call_name(exchange: Exchange) -> Iterator[Finding]:
+    """Only functions that were offered are called, by their exact names.
+
+    The caller looks the name up, and finds nothing.
+    """
+    offered = [as_object(t.get("function")).get("name") for t in objects(as_object(exchange.sent).get("tools"))]
+    for at, call in _each_call(exchange):
+        name = _name(call)
+        doubled = isinstance(name, str) and any(name == f"{known}{known}" for known in offered)
+        if name not in offered and not doubled:
+            yield Finding(f"one of {', '.join(map(str, offered))}", show(name), at=f"{at}/function/name")
+            return
+
+
+@check(
+    "tools.arguments.string",
+    level=Level.MUST,
+    lenses=ALL,
+    source=API,
+    remedy="Serialise the arguments: a string that holds JSON.",
+    each=probes.PLAIN_CALLS,
+    needs=TOOLS,
+)
+def arguments_string(exchange: Exchange) -> Iterator[Finding]:
+    """`arguments` is a string that holds JSON, not the object itself.
+
+    Every client parses it; typed ones raise before that.
+    """
+    for at, call in _each_call(exchange):
+        if not isinstance(_arguments(call), str):
+            yield Finding("a string", show(_arguments(call)), at=f"{at}/function/arguments")
+            return
+
+
+@check(
+    "tools.arguments.json",
+    level=Level.MUST,
+    lenses=ALL,
+    source=API,
+    remedy="Constrain generation to JSON, or repair the parser that cuts the arguments out.",
+    each=[p for p in probes.CALLS if p is not probes.no_parameters],
+    on=Usable.SUCCESS,
+    needs=TOOLS,
+)
+def arguments_json(exchange: Exchange) -> Iterator[Outcome]:
+    """The arguments parse as JSON.
+
+    The caller's code raises where it should have run a function.
+    """
+    if _cut(exchange):
+        yield NotApplicable("the token limit cut the call off")
+        return
+    for at, call in _each_call(exchange):
+        made = _parsed(call)
+        if exchange.probe == probes.stream_parallel.id and RUN_TOGETHER.search(str(_arguments(call))):
+            continue  # tools.stream.own_index tells why
+        if isinstance(made, Malformed):
+            yield Finding("JSON", f"{made.reason}: {show(_arguments(call))}", at=f"{at}/function/arguments")
+            return
+
+
+@check(
+    "tools.arguments.object",
+    level=Level.MUST,
+    lenses=ALL,
+    source=API,
+    remedy="Serialise the arguments once: the string holds an object, not a string that holds one.",
+    each=[p for p in probes.CALLS if p is not probes.no_parameters],
+    on=Usable.SUCCESS,
+    needs=TOOLS,
+)
+def arguments_object(exchange: Exchange) -> Iterator[Finding]:
+    """The arguments are one JSON object.
+
+    Functions are called with named arguments; an object encoded twice is a string, and has no names.
+    """
+    for at, call in _each_call(exchange):
+        made = _parsed(call)
+        if isinstance(_arguments(call), str) and not isinstance(made, Malformed | dict):
+            yield Finding("an object", show(_arguments(call)), at=f"{at}/function/arguments")
+            return
+
+
+@check(
+    "tools.arguments.empty",
+    level=Level.MUST,
+    lenses=BOTH,
+    source=API,
+    remedy="Send `{}` for a call without arguments.",
+    each=probes.no_parameters,
+    needs=TOOLS,
+)
+def arguments_empty(exchange: Exchange) -> Iterator[Finding]:
+    """A call of a function without parameters has the arguments `{}`.
+
+    An empty string or null is not JSON, and parsing it raises.
+    """
+    for at, call in _each_call(exchange):
+        if (_arguments(call) is None or isinstance(_arguments(call), str)) and not isinstance(_parsed(call), dict):
+            yield Finding("{}", show(_arguments(call)), at=f"{at}/function/arguments")
+            return
+
+
+def _schema_faults(exchange: Exchange) -> Iterator[Finding]:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    schemas = {
+        as_object(t.get("function")).get("name"): as_object(t.get("function")).get("parameters")
+        for t in objects(as_object(exchange.sent).get("tools"))
+    }
+    for at, call in _each_call(exchange):
+        made, name = _parsed(call), _name(call)
+        if not isinstance(made, dict) or name not in schemas:
+            continue
+        fault = best_match(Draft202012Validator(as_object(schemas[name])).iter_errors(made))
+        if fault is not None:
+            yield Finding(
+                f"arguments that meet the schema of {name}", fault.message[:200], at=f"{at}/function/arguments"
+            )
+            return
+
+
+@check(
+    "tools.arguments.schema",
+    level=Level.SHOULD,
+    lenses=BOTH,
+    source=f"{API}; {GUIDE}",
+    remedy="Constrain generation to the schema of the parameters, also where `strict` is not set.",
+    each=probes.auto,
+    bar=0.5,
+    needs=TOOLS,
+)
+def arguments_schema(exchange: Exchange) -> Iterator[Outcome]:
+    """The arguments meet the schema of the parameters.
+
+    Without `strict` this is the model's doing, so it is tried; functions fail on what does not.
+    """
+    if not exchange.tool_calls:
+        yield NotApplicable("there is no call")
+    else:
+        yield from _schema_faults(exchange)
+
+
+@check(
+    "tools.arguments.strict",
+    level=Level.MUST,
+    lenses=[Lens.OPENAI, Lens.HUB],
+    source=f"{API}, strict; {GUIDE}, Strict Mode",
+    remedy="Enforce the schema of strict functions while generating, or refuse `strict` with a 400.",
+    each=probes.strict,
+    needs=TOOLS,
+)
+def arguments_strict(exchange: Exchange) -> Iterator[Outcome]:
+    """With `strict: true` the arguments meet the schema exactly.
+
+    It is a promise of the server: callers drop their own validation because of it.
+    """
+    if _cut(exchange):
+        yield NotApplicable("the token limit cut the call off")
+    else:
+        yield from _schema_faults(exchange)
+
+
+@check(
+    "tools.arguments.unicode",
+    level=Level.MUST,
+    lenses=ALL,
+    source="RFC 8259, section 8.1",
+    remedy="Decode tokens to UTF-8 across their borders before you cut the arguments into pieces.",
+    each=[probes.required, probes.stream],
+    on=Usable.SUCCESS,
+    needs=TOOLS,
+)
+def arguments_unicode(exchange: Exchange) -> Iterator[Finding]:
+    """Letters beyond ASCII survive in arguments.
+
+    The weather of "SÃ£o Paulo" is not known anywhere.
+    """
+    for at, call in _each_call(exchange):
+        text = _arguments(call)
+        made = _parsed(call)
+        shown = show(made) if isinstance(made, dict) else text
+        if isinstance(shown, str) and re.search("\ufffd|Ã[\u0080-\u00bf]", shown):
+            yield Finding(probes.ACCENTED, shown, at=f"{at}/function/arguments")
+            return
+
+
+@check(
+    "tools.finish_reason",
+    level=Level.MUST,
+    lenses=BOTH,
+    source=API,
+    remedy='Say "tool_calls" when the model ended with a call.',
+    each=[probes.auto, probes.parallel, probes.stream_parallel],
+    on=Usable.SUCCESS,
+    needs=TOOLS,
+)
+def finish_reason(exchange: Exchange) -> Iterator[Finding]:
+    """An answer with calls of the model's own choice ends with "tool_calls".
+
+    Agents decide by it whether to run tools. Where the caller forced the call, "stop" is legal too.
+    """
+    if exchange.tool_calls and exchange.finish_reason not in ("tool_calls", "length"):
+        yield Finding("tool_calls", show(exchange.finish_reason), at="/choices/0/finish_reason")
+
+
+@check(
+    "tools.finish_reason.empty",
+    level=Level.MUST,
+    lenses=BOTH,
+    source=API,
+    remedy='Say "stop" when there is no call.',
+    each=[*probes.CALLS, probes.abstain, probes.none],
+    on=Usable.SUCCESS,
+    needs=TOOLS,
+)
+def finish_reason_empty(exchange: Exchange) -> Iterator[Finding]:
+    """An answer without calls does not end with "tool_calls".
+
+    Agents then wait for calls that never come.
+    """
+    if exchange.finish_reason == "tool_calls" and not exchange.tool_calls and not _called_elsewhere(exchange):
+        yield Finding("stop", "tool_calls without a call", at="/choices/0/finish_reason")
+
+
+# The result
+
+
+@check(
+    "tools.result.accepted",
+    level=Level.MUST,
+    lenses=ALL,
+    source=f"{API}; {GUIDE}",
+    remedy="Accept an assistant message with tool_calls and null content, followed by messages of the role tool.",
+    joint=[probes.auto, probes.result],
+    on=Usable.RESPONSE,
+    needs=TOOLS,
+)
+def result_accepted(asked: Exchange, exchange: Exchange) -> Iterator[Outcome]:
+    """The result of a call is accepted.
+
+    A call whose result cannot be handed back is worth nothing.
+    """
+    if asked.status != 200:
+        yield NotApplicable("tools were refused before; see tools.accepted")
+    elif exchange.status is not None and 400 <= exchange.status < 500:
+        got = f"HTTP {exchange.status}: {show(exchange.reply.body)}"
+        yield Finding("HTTP 200", got, at="status", exchange_id=exchange.id)
+
+
+@check(
+    "tools.result.used",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=GUIDE,
+    remedy="Look at the chat template: do messages of the role tool reach the model?",
+    each=probes.result,
+    bar=0.5,
+    needs=TOOLS,
+)
+def result_used(exchange: Exchange) -> Iterator[Outcome]:
+    """The model answers with the result of the call.
+
+    A template that drops it makes the model ask again, or invent.
+    """
+    if _cut(exchange) and not exchange.text:
+        yield NotApplicable("the token limit was spent before any answer")
+    elif str(probes.TEMPERATURE) not in exchange.text:
+        got = show(exchange.text) if exchange.text else show(exchange.tool_calls)
+        yield Finding(f"a text with {probes.TEMPERATURE}", got, at="/choices/0/message/content")
+
+
+# Streams
+
+
+def _fragments(exchange: Exchange) -> Iterator[tuple[int, dict[str, Any]]]:
+    for chunk in exchange.stream.chunks:
+        for part in objects(chunk.delta().get("tool_calls")):
+            yield chunk.event.index, part
+
+
+@check(
+    "tools.stream.index",
+    level=Level.MUST,
+    lenses=BOTH,
+    source=f"{API}, streaming",
+    remedy="Give each fragment the integer index of its call.",
+    each=probes.STREAMED_CALLS,
+    on=Usable.EVENTS,
+    needs=TOOLS,
+)
+def stream_index(exchange: Exchange) -> Iterator[Finding]:
+    """Every fragment of a streamed call has an integer `index`.
+
+    It is all that tells which call a fragment belongs to.
+    """
+    for event, part in _fragments(exchange):
+        if not is_integer(part.get("index")) or part["index"] < 0:
+            yield Finding(
+                "an integer", show(part.get("index")), at=f"event {event} /choices/0/delta/tool_calls/0/index"
+            )
+            return
+
+
+@check(
+    "tools.stream.id_once",
+    level=Level.MUST,
+    lenses=[Lens.OPENAI],
+    source=f"{API}, streaming",
+    remedy="Send the id in a call's first fragment; if you repeat it, repeat the same.",
+    each=probes.STREAMED_CALLS,
+    on=Usable.EVENTS,
+    needs=TOOLS,
+)
+def stream_id_once(exchange: Exchange) -> Iterator[Finding]:
+    """A streamed call has one id throughout.
+
+    Accumulators take a new id for a new call, and the arguments fall apart.
+    """
+    seen: dict[Any, str] = {}
+    for event, part in _fragments(exchange):
+        index, value = part.get("index"), part.get("id")
+        if not is_integer(index) or not isinstance(value, str) or not value:
+            continue
+        if seen.setdefault(index, value) != value:
+            at = f"event {event} /choices/0/delta/tool_calls/0/id"
+            yield Finding(f"{seen[index]}, as before", show(value), at=at)
+            return
+
+
+@check(
+    "tools.stream.name_once",
+    level=Level.MUST,
+    lenses=BOTH,
+    source=f"{API}, streaming",
+    remedy="Send the name once, whole, in a call's first fragment.",
+    each=probes.STREAMED_CALLS,
+    on=Usable.EVENTS,
+    needs=TOOLS,
+)
+def stream_name_once(exchange: Exchange) -> Iterator[Finding]:
+    """A streamed call's name comes once, whole, in its first fragment.
+
+    Accumulators join names as they join arguments: repeated, it reads "get_weatherget_weather".
+    """
+    started: set[int] = set()
+    for event, part in _fragments(exchange):
+        index, name = part.get("index"), as_object(part.get("function")).get("name")
+        if not is_integer(index):
+            continue
+        at = f"event {event} /choices/0/delta/tool_calls/0/function/name"
+        if index not in started and not name:
+            yield Finding("the name in the first fragment", show(name), at=at)
+            return
+        if index in started and name:
+            yield Finding("no name after the first fragment", show(name), at=at)
+            return
+        started.add(index)
+
+
+@check(
+    "tools.stream.arguments",
+    level=Level.MUST,
+    lenses=BOTH,
+    source=f"{API}, streaming",
+    remedy="Send the arguments as pieces of one string.",
+    each=probes.STREAMED_CALLS,
+    on=Usable.EVENTS,
+    needs=TOOLS,
+)
+def stream_arguments(exchange: Exchange) -> Iterator[Finding]:
+    """A fragment's `arguments` is a string, null, or absent.
+
+    Accumulators add strings; an object raises.
+    """
+    for event, part in _fragments(exchange):
+        value = as_object(part.get("function")).get("arguments")
+        if value is not None and not isinstance(value, str):
+            at = f"event {event} /choices/0/delta/tool_calls/0/function/arguments"
+            yield Finding("a piece of a string", show(value), at=at)
+            return
+
+
+@check(
+    "tools.stream.own_index",
+    level=Level.MUST,
+    lenses=BOTH,
+    source=f"{API}, streaming",
+    remedy="Count calls from 0: each call's fragments carry its own index.",
+    each=probes.stream_parallel,
+    on=Usable.EVENTS,
+    needs=[Capability.TOOLS, Capability.PARALLEL_TOOLS],
+)
+def stream_own_index(exchange: Exchange) -> Iterator[Finding]:
+    """Parallel streamed calls have different indexes.
+
+    Under one index their arguments run together: {"city": "Paris"}{"city": "London"}.
+    """
+    ids: dict[int, set[str]] = {}
+    for _, part in _fragments(exchange):
+        if is_integer(part.get("index")) and isinstance(part.get("id"), str) and part["id"]:
+            ids.setdefault(part["index"], set()).add(part["id"])
+    for index, named in ids.items():
+        texts = [
+            as_object(p.get("function")).get("arguments") for _, p in _fragments(exchange) if p.get("index") == index
+        ]
+        joined = "".join(text for text in texts if isinstance(text, str))
+        if len(named) > 1 and RUN_TOGETHER.search(joined):
+            yield Finding("an index for each call", f"{len(named)} calls under index {index}: {show(joined)}")
+            return
+
+
+# What must be refused
+
+
+def _refused(exchange: Exchange, what: str) -> Iterator[Finding]:
+    if exchange.status is not None and not 400 <= exchange.status < 500:
+        yield Finding(f"a 4xx that says: {what}", f"HTTP {exchange.status}: {show(exchange.reply.body)}", at="status")
+
+
+@check(
+    "tools.refuses.unknown_choice",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=f"{API}, tool_choice",
+    remedy="Answer 400 when tool_choice names a function that is not among the tools.",
+    each=probes.unknown_choice,
+    on=Usable.RESPONSE,
+    needs=TOOLS,
+)
+def refuses_unknown_choice(exchange: Exchange) -> Iterator[Finding]:
+    """A tool choice that names no offered function is refused.
+
+    It is a misspelling; an answer of some kind hides it.
+    """
+    yield from _refused(exchange, "there is no such function")
+
+
+@check(
+    "tools.refuses.nameless",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=f"{API}, tools",
+    remedy="Answer 400 to a tool without a name.",
+    each=probes.nameless,
+    on=Usable.RESPONSE,
+    needs=TOOLS,
+)
+def refuses_nameless(exchange: Exchange) -> Iterator[Finding]:
+    """A tool without a name is refused.
+
+    It cannot be called; an answer of some kind hides the mistake.
+    """
+    yield from _refused(exchange, "a tool needs a name")
+
+
+@check(
+    "tools.refuses.required_of_none",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=f"{API}, tool_choice",
+    remedy='Answer 400 to tool_choice "required" without tools.',
+    each=probes.required_of_none,
+    on=Usable.RESPONSE,
+    needs=TOOLS,
+)
+def refuses_required_of_none(exchange: Exchange) -> Iterator[Finding]:
+    """A call required where there are no tools is refused.
+
+    It cannot be met, and the caller counts on it.
+    """
+    yield from _refused(exchange, "there are no tools to require")
