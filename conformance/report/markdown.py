@@ -54,7 +54,8 @@ def _parts(view: View) -> Iterator[str]:
 def _model(model: ModelView) -> Iterator[str]:
     yield f"### {code(model.name)}: {_verdict(model.report.verdict)}\n\n"
     yield _lens_table(model.report.lenses)
-    facts = [model.latency(), model.requests(), _capabilities(model)]
+    offers = (f"{how}: {', '.join(names)}" for how, names in model.offers().items())
+    facts = [model.latency(), model.requests(), *offers]
     yield "".join(f"- {text(fact)}\n" for fact in facts if fact) + "\n"
     failed = model.having(Verdict.FAIL)
     for title, rows in (("Failures", failed), ("Warnings", model.having(Verdict.WARN))):
@@ -88,22 +89,20 @@ def _lens_table(lenses: Mapping[Lens, LensReport]) -> str:
 def _line(row: Row) -> str:
     finding = row.result.findings[0] if row.result.findings else None
     came = f"expected {finding.expected}, got {finding.got}" if finding and not row.result.trials else row.result.reason
-    cells = (EMOJI[row.verdict], code(row.id), text(clip(came, 300)), text(row.check.remedy))
+    cells = (EMOJI[row.verdict], code(row.id), text(clip(came, 300)), prose(row.check.remedy))
     return f"| {' | '.join(cells)} |\n"
 
 
 def _details(row: Row) -> Iterator[str]:
     yield f"<details><summary>{SYMBOLS[row.verdict]} <code>{row.id}</code> ({row.result.level.value})</summary>\n\n"
-    yield f"**Rule.** {text(row.check.rule)}\n\n**Why.** {text(row.check.why)}\n\n"
+    yield f"**Rule.** {prose(row.check.rule)}\n\n**Why.** {prose(row.check.why)}\n\n"
     if row.result.reason:
         yield f"{text(clip(row.result.reason, 1000))}\n\n"
-    shown: set[str] = set()
-    for evidence in row.evidence:
-        yield _evidence(evidence)
-        if evidence.curl and evidence.curl not in shown:
-            shown.add(evidence.curl)
-            yield block(evidence.curl, "sh")
-    yield f"**Remedy.** {text(row.check.remedy)}\n\n**Source.** {text(row.check.source)}\n\n"
+    yield from map(_evidence, row.evidence)
+    command = next((evidence.curl for evidence in row.evidence if evidence.curl), "")
+    if command:
+        yield block(command, "sh")
+    yield f"**Remedy.** {prose(row.check.remedy)}\n\n**Source.** {text(row.check.source)}\n\n"
     yield f"Judge it again from a recording: {code(row.replay)}\n\n</details>\n\n"
 
 
@@ -112,16 +111,11 @@ def _evidence(evidence: Evidence) -> str:
     lines = [
         f"- expected {code(clip(finding.expected, 600))}",
         f"- got {code(clip(finding.got, 600))}",
-        f"- in {code(f'{finding.exchange_id} {finding.at}'.strip())}",
+        f"- {code(evidence.place)}",
     ]
     if finding.note:
         lines.append(f"- {text(clip(finding.note, 600))}")
     return "\n".join(lines) + "\n\n"
-
-
-def _capabilities(model: ModelView) -> str:
-    offered = [f"{c.value} ({a.source.partition(':')[0]})" for c, a in model.abilities if a.offered]
-    return f"offers {', '.join(offered)}" if offered else ""
 
 
 def _verdict(verdict: Verdict) -> str:
@@ -130,7 +124,17 @@ def _verdict(verdict: Verdict) -> str:
 
 def text(value: str) -> str:
     """Text that Markdown and HTML leave as it is, on one line."""
-    return _ACTIVE.sub(lambda match: _entity(match) if match[0] in "<>&" else "\\" + match[0], _flat(value))
+    return _escaped(_flat(value))
+
+
+def _escaped(value: str) -> str:
+    return _ACTIVE.sub(lambda match: _entity(match) if match[0] in "<>&" else "\\" + match[0], value)
+
+
+def prose(value: str) -> str:
+    """Our own words, in which backticks mark code."""
+    parts = value.split("`")
+    return "".join(code(part) if number % 2 else _escaped(part) for number, part in enumerate(parts))
 
 
 def code(value: str) -> str:

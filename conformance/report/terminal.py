@@ -26,7 +26,7 @@ STYLES = {
 LABEL = 12
 LENS_VERDICT = 16
 MOST_IDS = 6
-MORE = "`roadworthy explain ID` tells more of a rule; --html report.html shows the evidence."
+MORE = "More: `roadworthy explain ID` on a rule, --html report.html on the evidence."
 SILENCE_S = 10.0
 """Without a terminal, a line this often at most: a CI log wants a sign of life, not an animation."""
 
@@ -123,7 +123,7 @@ class _Printer:
         command = next((evidence.curl for evidence in row.evidence if evidence.curl), "")
         if command:
             # On a line of its own and not wrapped by us: it is there to be copied.
-            self._line(Text(f"  {'try':{LABEL}}", "dim") + Text(visible(command), "default"))
+            self._line(Text.assemble((f"  {'try':{LABEL}}", "dim"), visible(command)))
 
     def _warning(self, row: Row) -> None:
         self._title(row)
@@ -155,7 +155,7 @@ class _Printer:
     def _field(self, label: str, value: Text) -> None:
         """A label and its value; wrapped here, since a table would pad its lines with spaces."""
         for line in self._wrapped(value, LABEL + 2):
-            self._line(Text(f"  {label:{LABEL}}", "dim") + line)
+            self._line(Text.assemble((f"  {label:{LABEL}}", "dim"), line))
             label = ""
 
     def _wrapped(self, value: Text, indent: int) -> list[Text]:

@@ -1,0 +1,202 @@
+"""The HTML report in a real browser: it reads offline, without errors, by keyboard, light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import KEY, run_against
+
+from roadworthy.conformance import session
+from roadworthy.conformance.report import render_html
+from roadworthy.sandbox.app import Options, Sandbox
+from roadworthy.sandbox.catalogue import find, load
+from roadworthy.sandbox.server import running
+
+FAULTS = ("chat.stream.no_done", "chat.stream.usage_unasked", "latency.stalls")
+
+# The contrast of every visible text with what is painted behind it; WCAG 2.2, 1.4.3 and "relative luminance".
+CONTRASTS = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const rgba = (colour) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data]; };
+  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
+    .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (element) => { for (let at = element; at; at = at.parentElement) {
+    const colour = rgba(getComputedStyle(at).backgroundColor); if (colour[3] === 255) return colour; }
+    return [255, 255, 255, 255]; };
+  const poor = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  let seen = 0;
+  for (let node; (node = walker.nextNode());) {
+    const element = node.parentElement;
+    if (!node.data.trim() || !element.checkVisibility() || element.closest("script, style, title, desc")) continue;
+    const inDrawing = element.closest("svg") !== null;
+    const style = getComputedStyle(element);
+    const [a, b] = [light(rgba(inDrawing ? style.fill : style.color)), light(behind(element))].sort((x, y) => y - x);
+    seen += 1;
+    const contrast = (a + 0.05) / (b + 0.05);
+    if (contrast < 4.5) poor.push(`${node.data.trim().slice(0, 40)}: ${contrast.toFixed(2)}`);
+  }
+  return {seen, poor: [...new Set(poor)]};
+}"""
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The pages of a healthy and of a faulty run."""
+    load()
+    folder = tmp_path_factory.mktemp("pages")
+    made = {}
+    for name, faults in (("healthy", ()), ("faulty", FAULTS)):
+        options = Options(api_key=KEY, first_token_delay_s=0.02, token_delay_s=0.002)
+        with running(Sandbox([find(fault) for fault in faults], options)) as url:
+            run = run_against(url)
+        made[name] = folder / f"{name}.html"
+        made[name].write_text(render_html(session.report([run], "2026-11-21T05:00:00+00:00", 2.0)), encoding="utf-8")
+    return made
+
+
+@pytest.fixture(scope="module")
+def browser(pages: dict[str, Path], chromium: str) -> Iterator[Any]:
+    """A browser; the pages come first, since Playwright's loop then owns this thread."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync"]
+    with playwright.sync_playwright() as api:
+        started = api.chromium.launch(executable_path=chromium, args=flags)
+        yield started
+        started.close()
+
+
+class Tab:
+    """An open page, with everything that it asked for and complained of."""
+
+    def __init__(self, browser: Any, path: Path, **settings: Any) -> None:
+        self.context = browser.new_context(offline=True, **settings)
+        self.page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(path.as_uri())
+
+
+@pytest.fixture
+def visit(browser: Any, pages: dict[str, Path]) -> Iterator[Any]:
+    tabs: list[Tab] = []
+
+    def go(name: str, **settings: Any) -> Tab:
+        tabs.append(Tab(browser, pages[name], **settings))
+        return tabs[-1]
+
+    yield go
+    for tab in tabs:
+        tab.context.close()
+
+
+@pytest.mark.parametrize("name", ["healthy", "faulty"])
+def test_it_loads_offline_without_a_complaint_and_asks_for_nothing(visit, pages, name):
+    tab = visit(name)
+    assert tab.page.get_by_role("heading", level=1).inner_text().split()[1].lower() == (
+        "pass" if name == "healthy" else "fail"
+    )
+    headings = tab.page.get_by_role("heading", level=3).all_inner_texts()
+    expected = ["What was tested", "Latency", "Streams", "All checks"]
+    assert headings == (expected if name == "healthy" else ["Findings", *expected])
+    tab.page.wait_for_load_state("networkidle")
+    assert tab.complaints == []
+    assert [url for url in tab.asked if url != pages[name].as_uri() and not url.startswith("data:")] == []
+
+
+def test_everything_can_be_read_without_a_script(visit):
+    tab = visit("faulty", java_script_enabled=False)
+    assert "chat.stream.done" in tab.page.locator("main").inner_text()
+    assert not tab.page.get_by_role("button", name="Dark theme").is_visible()
+    assert not tab.page.get_by_role("searchbox").is_visible()
+    tab.page.get_by_text("Reproduce it").first.click()
+    assert tab.page.get_by_text("curl -sS").first.is_visible()
+
+
+def test_the_filter_narrows_the_table_and_says_how_far(visit):
+    page = visit("faulty").page
+    section = page.locator("[data-filtered]")
+    rows = section.locator("tr[data-verdict]")
+    every = rows.count()
+    assert rows.filter(visible=True).count() == every
+    section.get_by_label("pass (").uncheck()
+    shown = rows.filter(visible=True)
+    assert 0 < shown.count() < every
+    assert set(shown.evaluate_all("rows => rows.map(row => row.dataset.verdict)")) >= {"fail"}
+    assert "pass" not in shown.evaluate_all("rows => rows.map(row => row.dataset.verdict)")
+    section.get_by_role("searchbox").fill("stream.done")
+    assert rows.filter(visible=True).count() == 1
+    assert section.locator("output").inner_text() == f"1 of {every} shown"
+    section.get_by_role("searchbox").fill("no such words")
+    assert section.locator("tbody.group").filter(visible=True).count() == 0
+
+
+def test_the_keyboard_reaches_the_findings(visit):
+    page = visit("faulty").page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the verdict"
+    assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    reached = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("(document.activeElement.closest('article h4, article') || {}).className || ''"))
+        if "finding fail" in reached:
+            break
+    assert "finding fail" in reached
+    fold = page.evaluate("document.activeElement.tagName")
+    assert fold == "SUMMARY"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.parentElement.open")
+
+
+def test_the_theme_follows_the_system_and_the_switch(visit):
+    dark = visit("faulty", color_scheme="dark").page
+    light = visit("faulty", color_scheme="light").page
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert dark.evaluate(background) != light.evaluate(background)
+    light.get_by_role("button", name="Dark theme").click()
+    assert light.evaluate(background) == dark.evaluate(background)
+    assert light.get_by_role("button", name="Light theme").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["healthy", "faulty"])
+def test_every_text_stands_out_from_what_is_behind_it(visit, name, scheme):
+    page = visit(name, color_scheme=scheme).page
+    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    found = page.evaluate(CONTRASTS)
+    assert found["seen"] > 300
+    assert found["poor"] == []
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_nothing_sticks_out_at_any_width(visit, width):
+    page = visit("faulty", viewport={"width": width, "height": 900}).page
+    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_link_opens_the_fold_its_target_is_in(visit):
+    page = visit("faulty").page
+    target = page.locator(".exchange").first
+    assert not target.is_visible()
+    page.evaluate("id => { location.hash = id }", target.get_attribute("id"))
+    target.wait_for(state="visible", timeout=5000)
+
+
+def test_paper_shows_what_is_folded(visit):
+    page = visit("faulty").page
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
+    assert not page.get_by_role("searchbox").is_visible()
