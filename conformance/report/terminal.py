@@ -48,7 +48,7 @@ class _Printer:
         for name, caveat in view.caveats:
             text = Text(f"{visible(name)}: " if name else "", "bold")
             text.append(visible(caveat.text), "bold yellow" if caveat.grave else "")
-            self._field("first read" if caveat.grave else "note", text)
+            self._field("read first" if caveat.grave else "note", text)
         for entry in view.report.stale_baseline:
             self._field("stale", Text(visible(f"{entry} no longer fails; remove it from the baseline"), "bold red"))
         self._field("checks", Text(view.report.counts.phrase()))
