@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MAX_DEPTH = 8
-FORMATS = {
+FORMATS: dict[str, str] = {
     "date": "2026-01-02",
     "date-time": "2026-01-02T03:04:05Z",
     "time": "03:04:05Z",
@@ -172,7 +172,8 @@ class _Maker:
         return made
 
     def _text(self, schema: dict[str, Any], name: str) -> str:
-        least, most = schema.get("minLength", 0), schema.get("maxLength", 1 << 30)
+        least: int = schema.get("minLength", 0)
+        most: int = schema.get("maxLength", 1 << 30)
         if "pattern" in schema:
             return _matching(schema["pattern"], least, most)
         if schema.get("format") in FORMATS:

@@ -14,7 +14,12 @@ from roadworthy.sandbox.app import Sandbox
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     """A listening socket; port 0 picks a free one."""
-    return socket.create_server((host, port), backlog=512)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.create_server((host, port), family=family, backlog=512)
+    # Connections inherit it. asyncio would set it only on sockets that name TCP as their protocol, which
+    # these do not; without it every second small write waits for an acknowledgement.
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return bound
 
 
 def _server(app: Sandbox) -> uvicorn.Server:

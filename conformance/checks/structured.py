@@ -398,7 +398,7 @@ def text(exchange: Exchange) -> Iterator[Finding]:
 
 
 def _refused(exchange: Exchange, what: str) -> Iterator[Finding]:
-    if exchange.status is not None and not 400 <= exchange.status < 500:
+    if exchange.status is not None and exchange.status < 400:
         yield Finding(f"a 4xx that says: {what}", f"HTTP {exchange.status}: {show(exchange.reply.body)}", at="status")
 
 

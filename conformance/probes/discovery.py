@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
+from roadworthy.conformance.exchange import objects
 from roadworthy.conformance.probe import Context, Draft, Phase, probe
 
 
@@ -15,3 +18,21 @@ def warmup(context: Context) -> Draft:
 def models(context: Context) -> Draft:
     """The list of models."""
     return Draft("GET", "/models")
+
+
+@probe("discovery.model")
+def model(context: Context) -> Draft:
+    """The entry of the model under test."""
+    return Draft("GET", f"/models/{quote(context.facts.model, safe='/')}")
+
+
+@probe("discovery.advertised", after=[models], repeat=lambda facts: facts.probe_advertised_models)
+def advertised(context: Context) -> Draft | None:
+    """A plain question to another of the advertised models, each time to the next."""
+    listed = context.answer_to(models)
+    entries = objects(listed.answer.get("data")) if listed else []
+    names = [entry["id"] for entry in entries if isinstance(entry.get("id"), str)]
+    others = [name for name in dict.fromkeys(names) if name != context.facts.model]
+    if context.trial > len(others):
+        return None
+    return context.chat("Say hello.", max_tokens=16, model=others[context.trial - 1])

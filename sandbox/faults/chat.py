@@ -327,11 +327,28 @@ def parts_refused(turn: Turn) -> None:
         raise ApiError(400, "content must be a string", param="messages")
 
 
-@fault("chat.system_crashes", caught_by={"chat.succeeds", "errors.no_5xx"}, at=Stage.REQUEST, on=CHAT)
+@fault("chat.system_crashes", caught_by={"errors.no_5xx"}, at=Stage.REQUEST, on=CHAT)
 def system_crashes(turn: Turn) -> None:
     """A system message that wants one word makes the server fail."""
     if "only with the word" in str(turn.body["messages"]):
         raise ApiError(500, "internal error", type="server_error")
+
+
+@fault("chat.redirected", caught_by={"chat.succeeds"}, at=Stage.HEAD, on=CHAT)
+def redirected(turn: Turn) -> None:
+    """Long plain questions are redirected to another replica."""
+    if _is_plain(turn) and "thirty" in str(turn.body["messages"]):
+        turn.status = 307
+        turn.headers["location"] = "/v1/replica-2/chat/completions"
+
+
+@fault("chat.body_cut", caught_by={"chat.succeeds"}, at=Stage.FRAMES, on=CHAT)
+def body_cut(turn: Turn) -> None:
+    """Long plain answers break off."""
+    if _is_plain(turn) and "thirty" in str(turn.body["messages"]):
+        data = turn.frames[0].data
+        turn.frames = [Frame(data[: len(data) // 2]), Frame(data[len(data) // 2 :])]
+        turn.abort_after_frame = 1
 
 
 @fault("chat.n_ignored", caught_by={"chat.n"}, at=Stage.REQUEST, on=CHAT)

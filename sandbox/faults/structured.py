@@ -196,7 +196,7 @@ def malformed_accepted(turn: Turn) -> None:
     turn.raw = turn.raw.replace(b'"objekt"', b'"object"').replace(b'"strnig"', b'"string"')
 
 
-@fault("structured.malformed_crashes", caught_by={"structured.refuses.malformed", "errors.no_5xx"}, at=Stage.ARRIVAL)
+@fault("structured.malformed_crashes", caught_by={"errors.no_5xx"}, at=Stage.ARRIVAL)
 def malformed_crashes(turn: Turn) -> None:
     """A schema that is not one makes the server fail."""
     turn.crash = b'"objekt"' in turn.raw

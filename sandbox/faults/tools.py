@@ -360,7 +360,7 @@ def nameless_accepted(turn: Turn) -> None:
     turn.raw = turn.raw.replace(b'{"parameters": {}}', b'{"parameters": {}, "name": "unnamed"}')
 
 
-@fault("tools.nameless_crashes", caught_by={"tools.refuses.nameless", "errors.no_5xx"}, at=Stage.ARRIVAL)
+@fault("tools.nameless_crashes", caught_by={"errors.no_5xx"}, at=Stage.ARRIVAL)
 def nameless_crashes(turn: Turn) -> None:
     """A tool without a name makes the server fail."""
     if b'{"parameters": {}}' in turn.raw:

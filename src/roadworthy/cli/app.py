@@ -25,7 +25,9 @@ app = typer.Typer(
 
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="Only checks at or below this id.")]
 Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="ID", help="No checks at or below this id.")]
-Lenses = Annotated[list[str] | None, typer.Option("--lens", metavar="LENS", help="Only this view (hub, spec or openai).")]
+Lenses = Annotated[
+    list[str] | None, typer.Option("--lens", metavar="LENS", help="Only this view (hub, spec or openai).")
+]
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report as one HTML page.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write JSON; - for standard output.")]

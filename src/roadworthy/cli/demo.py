@@ -27,8 +27,8 @@ MODEL = "acme/chat-1"
 FAULTS = (
     "chat.stream.no_done",
     "chat.usage.total_wrong",
-    "tools.arguments.object",
-    "structured.json_schema.fenced",
+    "tools.arguments_object",
+    "structured.fenced",
     "request_id.missing_on_streams",
 )
 
