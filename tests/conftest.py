@@ -32,7 +32,7 @@ def run_against(
     checks: Sequence[Check] | None = None,
     limits: VerdictLimits | None = None,
     settings: Settings | None = None,
-    fuzz_examples: int = 12,
+    fuzz_examples: int = 24,
 ) -> Run:
     """Send the plan of these checks (all of them by default, opt-in ones too) to a URL."""
     from roadworthy.http.aiohttp_transport import AiohttpTransport

@@ -411,6 +411,6 @@ def dies_on_close(turn: Turn) -> None:
     who = turn.request_headers.get("authorization", "")
     if turn.body.get("stream") and len(turn.body) == 4 and "thirty" in str(turn.body["messages"]):
         _left.add(who)
-    elif who in _left and len(turn.body) == 3 and turn.body.get("max_tokens") == 16:
+    elif who in _left and "Reply with exactly" in str(turn.body["messages"]) and turn.body.get("stream"):
         _left.discard(who)
         raise ApiError(500, "no free slot", type="server_error")
