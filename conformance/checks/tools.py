@@ -20,10 +20,21 @@ HUB = "registration guide, Automatic validation: tool calling support"
 BOTH = (Lens.HUB, Lens.OPENAI)
 ALL = (Lens.HUB, Lens.OPENAI, Lens.SPEC)
 TOOLS = [Capability.TOOLS]
-LEAK = re.compile(
-    r"<tool_call>|\[TOOL_CALLS\]|<function[=_]|<\|tool_?call|<\|python_tag\|>|functools\[|"
-    r'^\s*(?:```(?:json)?\s*)?[\[{]\s*"(?:name|function|type)"\s*:\s*"(?:get_weather|get_stock_price|create_event|ping|function)"'
+PARALLEL = [Capability.TOOLS, Capability.PARALLEL_TOOLS]
+OFFERED = "get_weather|get_stock_price|create_event|ping"
+MARKUP = re.compile(
+    r"</?(?:minimax:)?tool_calls?>|\[/?TOOL_CALLS\]|<function[=_]|<invoke name=|<[|\uff5c]tool|<\|python_tag\|>|"
+    r"<\|(?:start|channel|message)\|>|<\|START_ACTION\|>|functools\[|to=functions\."
 )
+"""What models wrap calls in, by family; a parser that fits the model takes all of it out of the text."""
+JSON_CALL = re.compile(
+    rf'"(?:name|function|tool)"\s*:\s*"(?:{OFFERED})"[^"]*"(?:arguments|parameters)"|'
+    rf'"(?:arguments|parameters)"\s*:\s*{{.*}}\s*,\s*"(?:name|function|tool)"\s*:\s*"(?:{OFFERED})"',
+    re.DOTALL,
+)
+PYTHON_CALL = re.compile(rf"\s*(?:```\w*\s*)?\[?\s*(?:{OFFERED})\(.*\)\s*\]?\s*(?:```)?\s*", re.DOTALL)
+BROKEN_LETTERS = re.compile(r"\ufffd|\u00c3[\u0080-\u00bf]|\\+u00[0-9a-fA-F]{2}|S\?+o")
+"""UTF-8 cut between its bytes, read as Latin-1, escaped twice, or squeezed into ASCII."""
 RUN_TOGETHER = re.compile(r"}\s*{")
 
 
@@ -41,7 +52,10 @@ def _name(call: dict[str, Any]) -> Any:
 
 
 def _leaked(exchange: Exchange) -> bool:
-    return not exchange.tool_calls and bool(LEAK.search(exchange.text))
+    """Whether there is a call in the text, and none where it belongs."""
+    text = exchange.text
+    found = MARKUP.search(text) or JSON_CALL.search(text) or PYTHON_CALL.fullmatch(text)
+    return bool(found) and not exchange.tool_calls
 
 
 def _legacy(exchange: Exchange) -> bool:
@@ -54,7 +68,7 @@ def _cut(exchange: Exchange) -> bool:
 
 def _called_elsewhere(exchange: Exchange) -> bool:
     """Whether a call is missing for a reason that a check of its own tells."""
-    return _leaked(exchange) or _legacy(exchange) or _cut(exchange)
+    return _leaked(exchange) or _legacy(exchange) or _cut(exchange) or exchange.garbled
 
 
 # Whether it is offered
@@ -194,16 +208,19 @@ def auto_abstains(exchange: Exchange) -> Iterator[Outcome]:
     lenses=[Lens.OPENAI],
     source=f"{API}, parallel_tool_calls",
     remedy="Look at the tool parser: does it stop after the first call?",
-    each=[probes.parallel, probes.stream_parallel],
-    on=Usable.SUCCESS,
+    each=probes.parallel,
     bar=0.5,
-    needs=[Capability.TOOLS, Capability.PARALLEL_TOOLS],
+    needs=PARALLEL,
 )
 def parallel(exchange: Exchange) -> Iterator[Outcome]:
     """Asked for two things at once, the model makes two calls.
 
     One after the other they take twice as long.
     """
+    yield from _two_calls(exchange)
+
+
+def _two_calls(exchange: Exchange) -> Iterator[Outcome]:
     if _called_elsewhere(exchange) or not exchange.tool_calls:
         yield NotApplicable("there is no call")
     elif len(exchange.tool_calls) < 2:
@@ -281,7 +298,7 @@ def none(exchange: Exchange) -> Iterator[Finding]:
     level=Level.MUST,
     lenses=ALL,
     source=HUB,
-    remedy="Switch on the tool parser that fits this model's format.",
+    remedy="Switch on the tool parser that fits this model's format, for streams too.",
     each=probes.CALLS,
     on=Usable.SUCCESS,
     needs=TOOLS,
@@ -293,6 +310,9 @@ def not_leaked(exchange: Exchange) -> Iterator[Finding]:
     """
     if _leaked(exchange):
         yield Finding("tool_calls", f"text: {show(exchange.text)}", at="/choices/0/message/content")
+    elif MARKUP.search(exchange.text):
+        got = f"the call's markup beside it: {show(exchange.text)}"
+        yield Finding("text without markup, or null", got, at="/choices/0/message/content")
 
 
 @check(
@@ -316,9 +336,44 @@ def not_legacy(exchange: Exchange) -> Iterator[Finding]:
 # The form of a call
 
 
+def _fragments(exchange: Exchange) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The pieces of streamed calls, each with the number of its event."""
+    if exchange.media_type == "text/event-stream":
+        for chunk in exchange.stream.chunks:
+            for part in objects(chunk.delta().get("tool_calls")):
+                yield chunk.event.index, part
+
+
+def _shared_indexes(exchange: Exchange) -> dict[int, str]:
+    """The indexes under which several calls were streamed, with their arguments as they run together."""
+    joined: dict[int, str] = {}
+    for _, part in _fragments(exchange):
+        index, piece = part.get("index"), as_object(part.get("function")).get("arguments")
+        if is_integer(index) and isinstance(piece, str):
+            joined[index] = joined.get(index, "") + piece
+    return {
+        index: text
+        for index, text in joined.items()
+        if RUN_TOGETHER.search(text) and isinstance(strict_json.loads(text), Malformed)
+    }
+
+
+def _joinable(exchange: Exchange) -> bool:
+    """Whether streamed fragments join to calls; where not, a check of the fragments tells why."""
+    parts = [part for _, part in _fragments(exchange)]
+    pieces = [as_object(part.get("function")).get("arguments") for part in parts]
+    return (
+        not exchange.garbled
+        and all(is_integer(part.get("index")) for part in parts)
+        and all(piece is None or isinstance(piece, str) for piece in pieces)
+        and not _shared_indexes(exchange)
+    )
+
+
 def _each_call(exchange: Exchange) -> Iterator[tuple[str, dict[str, Any]]]:
-    for place, call in enumerate(exchange.tool_calls):
-        yield f"/choices/0/message/tool_calls/{place}", call
+    if _joinable(exchange):
+        for place, call in enumerate(exchange.tool_calls):
+            yield f"/choices/0/message/tool_calls/{place}", call
 
 
 @check(
@@ -358,7 +413,7 @@ def call_id_unique(exchanges: Sequence[Exchange]) -> Iterator[Finding]:
     Two results under one id: the model gets one of them, or the request is refused.
     """
     for exchange in exchanges:
-        ids = [call["id"] for call in exchange.tool_calls if isinstance(call.get("id"), str) and call["id"]]
+        ids = [call["id"] for _, call in _each_call(exchange) if isinstance(call.get("id"), str) and call["id"]]
         if len(set(ids)) < len(ids):
             yield Finding("different ids", show(ids), at="/choices/0/message/tool_calls", exchange_id=exchange.id)
             return
@@ -402,8 +457,8 @@ def call_name(exchange: Exchange) -> Iterator[Finding]:
     offered = [as_object(t.get("function")).get("name") for t in objects(as_object(exchange.sent).get("tools"))]
     for at, call in _each_call(exchange):
         name = _name(call)
-        doubled = isinstance(name, str) and any(name == f"{known}{known}" for known in offered)
-        if name not in offered and not doubled:
+        repeated = isinstance(name, str) and any(known and not name.replace(known, "") for known in offered)
+        if name not in offered and not (repeated and name):  # a repeated name is for tools.stream.name_once to tell
             yield Finding(f"one of {', '.join(map(str, offered))}", show(name), at=f"{at}/function/name")
             return
 
@@ -423,7 +478,8 @@ def arguments_string(exchange: Exchange) -> Iterator[Finding]:
     Every client parses it; typed ones raise before that.
     """
     for at, call in _each_call(exchange):
-        if not isinstance(_arguments(call), str):
+        absent = _arguments(call) is None and exchange.probe == probes.no_parameters.id
+        if not isinstance(_arguments(call), str) and not absent:  # tools.arguments.empty tells of those
             yield Finding("a string", show(_arguments(call)), at=f"{at}/function/arguments")
             return
 
@@ -448,8 +504,6 @@ def arguments_json(exchange: Exchange) -> Iterator[Outcome]:
         return
     for at, call in _each_call(exchange):
         made = _parsed(call)
-        if exchange.probe == probes.stream_parallel.id and RUN_TOGETHER.search(str(_arguments(call))):
-            continue  # tools.stream.own_index tells why
         if isinstance(made, Malformed):
             yield Finding("JSON", f"{made.reason}: {show(_arguments(call))}", at=f"{at}/function/arguments")
             return
@@ -507,7 +561,7 @@ def _schema_faults(exchange: Exchange) -> Iterator[Finding]:
     }
     for at, call in _each_call(exchange):
         made, name = _parsed(call), _name(call)
-        if not isinstance(made, dict) or name not in schemas:
+        if not isinstance(made, dict) or not isinstance(name, str) or name not in schemas:
             continue
         fault = best_match(Draft202012Validator(as_object(schemas[name])).iter_errors(made))
         if fault is not None:
@@ -543,7 +597,7 @@ def arguments_schema(exchange: Exchange) -> Iterator[Outcome]:
     level=Level.MUST,
     lenses=[Lens.OPENAI, Lens.HUB],
     source=f"{API}, strict; {GUIDE}, Strict Mode",
-    remedy="Enforce the schema of strict functions while generating, or refuse `strict` with a 400.",
+    remedy="Enforce the schema of strict functions while generating; a schema in the prompt alone is no promise.",
     each=probes.strict,
     needs=TOOLS,
 )
@@ -574,11 +628,9 @@ def arguments_unicode(exchange: Exchange) -> Iterator[Finding]:
     The weather of "SÃ£o Paulo" is not known anywhere.
     """
     for at, call in _each_call(exchange):
-        text = _arguments(call)
-        made = _parsed(call)
-        shown = show(made) if isinstance(made, dict) else text
-        if isinstance(shown, str) and re.search("\ufffd|Ã[\u0080-\u00bf]", shown):
-            yield Finding(probes.ACCENTED, shown, at=f"{at}/function/arguments")
+        city = as_object(_parsed(call)).get("city")
+        if isinstance(city, str) and BROKEN_LETTERS.search(city):
+            yield Finding(probes.ACCENTED, show(city), at=f"{at}/function/arguments")
             return
 
 
@@ -595,10 +647,33 @@ def arguments_unicode(exchange: Exchange) -> Iterator[Finding]:
 def finish_reason(exchange: Exchange) -> Iterator[Finding]:
     """An answer with calls of the model's own choice ends with "tool_calls".
 
-    Agents decide by it whether to run tools. Where the caller forced the call, "stop" is legal too.
+    Agents decide by it whether to run tools, and take "stop" for the final answer.
     """
-    if exchange.tool_calls and exchange.finish_reason not in ("tool_calls", "length"):
+    yield from _finish_with_calls(exchange)
+
+
+def _finish_with_calls(exchange: Exchange) -> Iterator[Finding]:
+    """A known reason that is the wrong one; an unknown or missing one is for the checks of every answer."""
+    if exchange.tool_calls and exchange.finish_reason in ("stop", "content_filter", "function_call"):
         yield Finding("tool_calls", show(exchange.finish_reason), at="/choices/0/finish_reason")
+
+
+@check(
+    "tools.finish_reason.required",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=API,
+    remedy='Say "tool_calls" under tool_choice "required" too, streamed or not.',
+    each=[probes.required, probes.stream],
+    on=Usable.SUCCESS,
+    needs=TOOLS,
+)
+def finish_reason_required(exchange: Exchange) -> Iterator[Finding]:
+    """An answer under `tool_choice: "required"` ends with "tool_calls".
+
+    Only a named function may end with "stop"; callers who required a call often look at it itself, but not all do.
+    """
+    yield from _finish_with_calls(exchange)
 
 
 @check(
@@ -667,13 +742,97 @@ def result_used(exchange: Exchange) -> Iterator[Outcome]:
         yield Finding(f"a text with {probes.TEMPERATURE}", got, at="/choices/0/message/content")
 
 
+@check(
+    "tools.result.several",
+    level=Level.MUST,
+    lenses=ALL,
+    source=f"{API}; {GUIDE}",
+    remedy="Accept several messages of the role tool in a row, and empty content beside tool_calls.",
+    joint=[probes.auto, probes.several_results],
+    on=Usable.RESPONSE,
+    needs=TOOLS,
+)
+def result_several(asked: Exchange, exchange: Exchange) -> Iterator[Outcome]:
+    """The results of several calls are accepted one after the other.
+
+    Agents run the calls of an answer together; templates that want user and assistant in turn refuse what comes back.
+    """
+    if asked.status != 200:
+        yield NotApplicable("tools were refused before; see tools.accepted")
+    elif exchange.status is not None and 400 <= exchange.status < 500:
+        got = f"HTTP {exchange.status}: {show(exchange.reply.body)}"
+        yield Finding("HTTP 200", got, at="status", exchange_id=exchange.id)
+
+
+@check(
+    "tools.result.all_used",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=GUIDE,
+    remedy="Look at the chat template: does every message of the role tool reach the model, or only the last?",
+    each=probes.several_results,
+    on=Usable.EVENTS,
+    bar=0.5,
+    needs=TOOLS,
+)
+def result_all_used(exchange: Exchange) -> Iterator[Outcome]:
+    """The model answers with the results of all calls, not with one of them.
+
+    A template that keeps only one leaves the model to guess the rest.
+    """
+    wanted = [str(number) for number in (probes.TEMPERATURE, probes.SECOND_TEMPERATURE)]
+    if _cut(exchange) or exchange.garbled:
+        yield NotApplicable("the answer was cut off, or cannot be read; see chat.stream")
+    elif not all(number in exchange.text for number in wanted):
+        got = show(exchange.text) if exchange.text else show(exchange.tool_calls)
+        yield Finding(f"a text with {' and '.join(wanted)}", got, at="/choices/0/delta/content")
+
+
 # Streams
 
 
-def _fragments(exchange: Exchange) -> Iterator[tuple[int, dict[str, Any]]]:
-    for chunk in exchange.stream.chunks:
-        for part in objects(chunk.delta().get("tool_calls")):
-            yield chunk.event.index, part
+@check(
+    "tools.stream.calls",
+    level=Level.MUST,
+    lenses=ALL,
+    source=f"{HUB}; {GUIDE}",
+    remedy="Look at the engine's streaming tool parser: it is other code than the one for whole answers.",
+    each=probes.stream_parallel,
+    on=Usable.EVENTS,
+    bar=0.5,
+    needs=PARALLEL,
+)
+def stream_calls(exchange: Exchange) -> Iterator[Outcome]:
+    """Asked in a stream what a tool plainly answers, the model calls it.
+
+    Agents stream; a model that calls only in whole answers calls nothing for them.
+    """
+    if _called_elsewhere(exchange):
+        yield NotApplicable("the call took another form; see tools.not_leaked")
+    elif not exchange.tool_calls:
+        yield Finding("a tool call", show(exchange.text), at="/choices/0/delta/tool_calls")
+
+
+@check(
+    "tools.stream.parallel",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=f"{API}, parallel_tool_calls",
+    remedy="Look at the engine's streaming tool parser: does it stop after the first call?",
+    each=probes.stream_parallel,
+    on=Usable.EVENTS,
+    bar=0.5,
+    needs=PARALLEL,
+)
+def stream_parallel(exchange: Exchange) -> Iterator[Outcome]:
+    """Asked in a stream for two things at once, the model makes two calls.
+
+    One after the other they take twice as long.
+    """
+    if not _joinable(exchange):
+        yield NotApplicable("the fragments do not join to calls; see tools.stream.index and tools.stream.own_index")
+    else:
+        yield from _two_calls(exchange)
 
 
 @check(
@@ -710,18 +869,20 @@ def stream_index(exchange: Exchange) -> Iterator[Finding]:
     needs=TOOLS,
 )
 def stream_id_once(exchange: Exchange) -> Iterator[Finding]:
-    """A streamed call has one id throughout.
+    """A streamed call has one id, from its first fragment on.
 
     Accumulators take a new id for a new call, and the arguments fall apart.
     """
-    seen: dict[Any, str] = {}
+    shared = _shared_indexes(exchange)
+    seen: dict[int, str | None] = {}
     for event, part in _fragments(exchange):
         index, value = part.get("index"), part.get("id")
-        if not is_integer(index) or not isinstance(value, str) or not value:
+        if not is_integer(index) or index in shared:
             continue
-        if seen.setdefault(index, value) != value:
+        known = seen.setdefault(index, value if isinstance(value, str) and value else None)
+        if isinstance(value, str) and value and known != value:
             at = f"event {event} /choices/0/delta/tool_calls/0/id"
-            yield Finding(f"{seen[index]}, as before", show(value), at=at)
+            yield Finding(f"{known}, as before" if known else "the id in the first fragment", show(value), at=at)
             return
 
 
@@ -740,10 +901,11 @@ def stream_name_once(exchange: Exchange) -> Iterator[Finding]:
 
     Accumulators join names as they join arguments: repeated, it reads "get_weatherget_weather".
     """
+    shared = _shared_indexes(exchange)
     started: set[int] = set()
     for event, part in _fragments(exchange):
         index, name = part.get("index"), as_object(part.get("function")).get("name")
-        if not is_integer(index):
+        if not is_integer(index) or index in shared:
             continue
         at = f"event {event} /choices/0/delta/tool_calls/0/function/name"
         if index not in started and not name:
@@ -751,6 +913,33 @@ def stream_name_once(exchange: Exchange) -> Iterator[Finding]:
             return
         if index in started and name:
             yield Finding("no name after the first fragment", show(name), at=at)
+            return
+        started.add(index)
+
+
+@check(
+    "tools.stream.type",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI, Lens.SPEC],
+    source=f"{API}, streaming",
+    remedy='Send "type": "function" with the id and the name, in a call\'s first fragment.',
+    each=probes.STREAMED_CALLS,
+    on=Usable.EVENTS,
+    needs=TOOLS,
+)
+def stream_type(exchange: Exchange) -> Iterator[Finding]:
+    """A streamed call's first fragment has the type "function".
+
+    Some SDKs raise where it is missing; most have learned to live without it.
+    """
+    started: set[int] = set()
+    for event, part in _fragments(exchange):
+        index, kind = part.get("index"), part.get("type")
+        if not is_integer(index):
+            continue
+        wrong = kind != "function" if index not in started else kind not in (None, "", "function")
+        if wrong:
+            yield Finding("function", show(kind), at=f"event {event} /choices/0/delta/tool_calls/0/type")
             return
         started.add(index)
 
@@ -784,27 +973,19 @@ def stream_arguments(exchange: Exchange) -> Iterator[Finding]:
     lenses=BOTH,
     source=f"{API}, streaming",
     remedy="Count calls from 0: each call's fragments carry its own index.",
-    each=probes.stream_parallel,
+    each=probes.STREAMED_CALLS,
     on=Usable.EVENTS,
-    needs=[Capability.TOOLS, Capability.PARALLEL_TOOLS],
+    needs=TOOLS,
 )
 def stream_own_index(exchange: Exchange) -> Iterator[Finding]:
     """Parallel streamed calls have different indexes.
 
     Under one index their arguments run together: {"city": "Paris"}{"city": "London"}.
     """
-    ids: dict[int, set[str]] = {}
-    for _, part in _fragments(exchange):
-        if is_integer(part.get("index")) and isinstance(part.get("id"), str) and part["id"]:
-            ids.setdefault(part["index"], set()).add(part["id"])
-    for index, named in ids.items():
-        texts = [
-            as_object(p.get("function")).get("arguments") for _, p in _fragments(exchange) if p.get("index") == index
-        ]
-        joined = "".join(text for text in texts if isinstance(text, str))
-        if len(named) > 1 and RUN_TOGETHER.search(joined):
-            yield Finding("an index for each call", f"{len(named)} calls under index {index}: {show(joined)}")
-            return
+    for index, text in _shared_indexes(exchange).items():
+        got = f"several calls under index {index}: {show(text)}"
+        yield Finding("an index for each call", got, at="/choices/0/delta/tool_calls")
+        return
 
 
 # What must be refused
@@ -831,6 +1012,96 @@ def refuses_unknown_choice(exchange: Exchange) -> Iterator[Finding]:
     It is a misspelling; an answer of some kind hides it.
     """
     yield from _refused(exchange, "there is no such function")
+
+
+@check(
+    "tools.refuses.bad_choice",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=f"{API}, tool_choice",
+    remedy="Answer 400 to a tool_choice that is none of none, auto, required and a function.",
+    each=probes.bad_choice,
+    on=Usable.RESPONSE,
+    needs=TOOLS,
+)
+def refuses_bad_choice(exchange: Exchange) -> Iterator[Finding]:
+    """A tool choice that means nothing is refused.
+
+    Taken for "auto", it hides the caller's mistake until the model does not call.
+    """
+    yield from _refused(exchange, "there is no such tool_choice")
+
+
+@check(
+    "tools.refuses.bad_type",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=f"{API}, tools",
+    remedy="Answer 400 to a tool of a type that you do not know.",
+    each=probes.bad_type,
+    on=Usable.RESPONSE,
+    needs=TOOLS,
+)
+def refuses_bad_type(exchange: Exchange) -> Iterator[Finding]:
+    """A tool of an unknown type is refused.
+
+    Dropped in silence, it is missed only when the model says that it cannot help.
+    """
+    yield from _refused(exchange, "there is no such type of tool")
+
+
+@check(
+    "tools.refuses.bad_parameters",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=f"{API}, tools",
+    remedy="Validate the parameters as a JSON Schema, and answer 400 with the place that is wrong.",
+    each=probes.bad_parameters,
+    on=Usable.RESPONSE,
+    needs=TOOLS,
+)
+def refuses_bad_parameters(exchange: Exchange) -> Iterator[Finding]:
+    """A function whose parameters are no JSON Schema is refused.
+
+    Nothing can hold arguments to a schema that means nothing.
+    """
+    yield from _refused(exchange, "the parameters are not a schema")
+
+
+@check(
+    "tools.refuses.duplicate",
+    level=Level.MAY,
+    lenses=[Lens.OPENAI],
+    source=f"{API}, tools",
+    remedy="Answer 400 to two functions of one name.",
+    each=probes.duplicate,
+    on=Usable.RESPONSE,
+    needs=TOOLS,
+)
+def refuses_duplicate(exchange: Exchange) -> Iterator[Finding]:
+    """Two functions of one name are refused.
+
+    Nobody can tell which of them a call means.
+    """
+    yield from _refused(exchange, "the name is taken")
+
+
+@check(
+    "tools.refuses.orphan_result",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=f"{API}, messages; {GUIDE}",
+    remedy="Answer 400 to a message of the role tool whose tool_call_id belongs to no earlier call.",
+    each=probes.orphan_result,
+    on=Usable.RESPONSE,
+    needs=TOOLS,
+)
+def refuses_orphan_result(exchange: Exchange) -> Iterator[Finding]:
+    """The result of a call that nobody made is refused.
+
+    It shows that the caller lost a part of the conversation; the model would answer to what it never asked.
+    """
+    yield from _refused(exchange, "there is no call of this id")
 
 
 @check(

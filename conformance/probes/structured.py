@@ -12,6 +12,8 @@ from roadworthy.conformance.probes.tools import closed
 OBJECT = [Capability.JSON_OBJECT]
 SCHEMA = [Capability.JSON_SCHEMA]
 
+YEAR = {"anyOf": [{"type": "integer"}, {"type": "null"}]}
+"""How schema builders write what may be missing; a list of types, as in `nickname` below, is the other way."""
 PERSON: dict[str, Any] = closed(
     {
         "name": {"type": "string"},
@@ -21,7 +23,7 @@ PERSON: dict[str, Any] = closed(
         "nickname": {"type": ["string", "null"]},
         "works": {"type": "array", "items": {"$ref": "#/$defs/work"}},
     },
-    **{"$defs": {"work": closed({"title": {"type": "string"}, "year": {"type": "integer"}})}},
+    **{"$defs": {"work": closed({"title": {"type": "string"}, "year": YEAR})}},
 )
 CITY: dict[str, Any] = {
     "type": "object",
@@ -86,6 +88,12 @@ def text(context: Context) -> Draft:
 def unknown_type(context: Context) -> Draft:
     """A response format of a type that does not exist."""
     return context.chat("Say hello.", response_format={"type": "yaml"}, max_tokens=16)
+
+
+@probe("structured.form_text", needs=SCHEMA, expects=Expects.REFUSAL)
+def form_text(context: Context) -> Draft:
+    """A response format that is a word, not an object."""
+    return context.chat("Say hello.", response_format="json_object", max_tokens=16)
 
 
 @probe("structured.no_schema", needs=SCHEMA, expects=Expects.REFUSAL)

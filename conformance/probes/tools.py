@@ -14,6 +14,7 @@ from roadworthy.conformance.probes.stream import STREAMS
 TOOLS = [Capability.TOOLS]
 PARALLEL = [Capability.TOOLS, Capability.PARALLEL_TOOLS]
 TEMPERATURE = 17
+SECOND_TEMPERATURE = 23
 ACCENTED = "São Paulo"
 
 
@@ -64,6 +65,7 @@ EVENT = function("create_event", "Create an event in the calendar", EVENT_SCHEMA
 PING = function("ping", "Check that the service is alive; takes no arguments", {"type": "object", "properties": {}})
 BOTH = [WEATHER, STOCK]
 QUESTION = "What is the weather in Paris right now? Use the tools."
+TWO_CITIES = "What is the weather in Paris and in London? Look up both at once."
 
 
 def named(name: str) -> dict[str, Any]:
@@ -105,8 +107,7 @@ def none(context: Context) -> Draft:
 @probe("tools.parallel", needs=PARALLEL)
 def parallel(context: Context) -> Draft:
     """Two independent things to look up at once."""
-    question = "What is the weather in Paris and in London? Look up both at once."
-    return context.chat(question, tools=[WEATHER], parallel_tool_calls=True, temperature=0)
+    return context.chat(TWO_CITIES, tools=[WEATHER], parallel_tool_calls=True, temperature=0)
 
 
 @probe("tools.strict", needs=TOOLS)
@@ -139,6 +140,26 @@ def result(context: Context) -> Draft:
     return context.chat(messages, tools=BOTH, temperature=0)
 
 
+@probe("tools.result.several", needs=TOOLS, after=[auto])
+def several_results(context: Context) -> Draft:
+    """The results of two calls, handed back one after the other beside empty content, answered in a stream."""
+    told = {"call_0001": ("Paris", TEMPERATURE), "call_0002": ("London", SECOND_TEMPERATURE)}
+    calls = [
+        {"id": id, "type": "function", "function": {"name": "get_weather", "arguments": json.dumps({"city": city})}}
+        for id, (city, _) in told.items()
+    ]
+    results = [
+        {"role": "tool", "tool_call_id": id, "content": json.dumps({"city": city, "temperature_celsius": degrees})}
+        for id, (city, degrees) in told.items()
+    ]
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": TWO_CITIES},
+        {"role": "assistant", "content": "", "tool_calls": calls},
+        *results,
+    ]
+    return context.chat(messages, tools=[WEATHER], stream=True, temperature=0)
+
+
 @probe("tools.stream", needs=TOOLS)
 def stream(context: Context) -> Draft:
     """A streamed call that must come."""
@@ -149,14 +170,49 @@ def stream(context: Context) -> Draft:
 @probe("tools.stream.parallel", needs=PARALLEL)
 def stream_parallel(context: Context) -> Draft:
     """Two streamed calls at once."""
-    question = "What is the weather in Paris and in London? Look up both at once."
-    return context.chat(question, tools=[WEATHER], parallel_tool_calls=True, stream=True, temperature=0)
+    return context.chat(TWO_CITIES, tools=[WEATHER], parallel_tool_calls=True, stream=True, temperature=0)
 
 
 @probe("tools.unknown_choice", needs=TOOLS, expects=Expects.REFUSAL)
 def unknown_choice(context: Context) -> Draft:
     """A tool choice that names a function which is not offered."""
     return context.chat("Hi.", tools=[WEATHER], tool_choice=named("no_such_function"), max_tokens=16)
+
+
+@probe("tools.bad_choice", needs=TOOLS, expects=Expects.REFUSAL)
+def bad_choice(context: Context) -> Draft:
+    """A tool choice that is none of the words there are."""
+    return context.chat("Hi.", tools=[WEATHER], tool_choice="sometimes", max_tokens=16)
+
+
+@probe("tools.bad_type", needs=TOOLS, expects=Expects.REFUSAL)
+def bad_type(context: Context) -> Draft:
+    """A tool of a type that does not exist."""
+    return context.chat("Hi.", tools=[{**WEATHER, "type": "gadget"}], max_tokens=16)
+
+
+@probe("tools.bad_parameters", needs=TOOLS, expects=Expects.REFUSAL)
+def bad_parameters(context: Context) -> Draft:
+    """A function whose parameters are no JSON Schema."""
+    tool = function("get_weather", "Get the weather", {"type": "objekt", "properties": {"city": {"type": "strnig"}}})
+    return context.chat("Hi.", tools=[tool], max_tokens=16)
+
+
+@probe("tools.duplicate", needs=TOOLS, expects=Expects.REFUSAL)
+def duplicate(context: Context) -> Draft:
+    """Two functions of one name with different parameters."""
+    other = function("get_weather", "Get the weather of a zip code", closed({"zip_code": {"type": "string"}}))
+    return context.chat("Hi.", tools=[WEATHER, other], max_tokens=16)
+
+
+@probe("tools.orphan_result", needs=TOOLS, expects=Expects.REFUSAL)
+def orphan_result(context: Context) -> Draft:
+    """The result of a call that nobody made."""
+    messages = [
+        {"role": "user", "content": "Hi."},
+        {"role": "tool", "tool_call_id": "call_nobody_made", "content": "17"},
+    ]
+    return context.chat(messages, tools=[WEATHER], max_tokens=16)
 
 
 @probe("tools.nameless", needs=TOOLS, expects=Expects.REFUSAL)
@@ -184,7 +240,7 @@ def _whole(call: dict[str, Any]) -> bool:
     )
 
 
-STREAMS += [stream, stream_parallel]
+STREAMS += [stream, stream_parallel, several_results]
 PLAIN_CALLS = (auto, required, by_name, parallel, strict, no_parameters)
 STREAMED_CALLS = (stream, stream_parallel)
 CALLS = (*PLAIN_CALLS, *STREAMED_CALLS)

@@ -25,6 +25,11 @@ def _fragments(turn: Turn) -> Iterator[dict[str, Any]]:
             yield from choice["delta"].get("tool_calls") or ()
 
 
+def _said(turn: Turn) -> list[tuple[str, dict[str, Any]]]:
+    """The calls of the model's first answer."""
+    return turn.choices[0].tool_calls
+
+
 def _choice(turn: Turn) -> Any:
     return turn.body.get("tool_choice")
 
@@ -79,11 +84,25 @@ def always_calls(turn: Turn) -> None:
         turn.choices[0].finish_reason = "tool_calls"
 
 
-@fault("tools.one_call_only", caught_by={"tools.parallel"}, at=Stage.ANSWER, on=ANY)
+@fault("tools.one_call_only", caught_by={"tools.parallel"}, at=Stage.ANSWER, on=CHAT)
 def one_call_only(turn: Turn) -> None:
     """The parser stops after the first call."""
     for choice in turn.choices:
         choice.tool_calls = choice.tool_calls[:1]
+
+
+@fault("tools.stream.one_call_only", caught_by={"tools.stream.parallel"}, at=Stage.ANSWER, on=STREAM)
+def one_call_only_streamed(turn: Turn) -> None:
+    """The streaming parser stops after the first call."""
+    for choice in turn.choices:
+        choice.tool_calls = choice.tool_calls[:1]
+
+
+@fault("tools.stream.never_calls", caught_by={"tools.stream.calls"}, at=Stage.REQUEST, on=STREAM)
+def never_calls_streamed(turn: Turn) -> None:
+    """Left the choice, the model never calls in a stream."""
+    if turn.body.get("tools") and _choice(turn) is None:
+        turn.body.pop("tools")
 
 
 @fault("tools.argument_missing", caught_by={"tools.arguments.schema"}, at=Stage.ANSWER, on=CHAT)
@@ -144,6 +163,36 @@ def leaked_json(turn: Turn) -> None:
         _as_text(turn, json.dumps({"name": name, "parameters": arguments}))
 
 
+@fault("tools.leaked_mistral", caught_by={"tools.not_leaked"}, at=Stage.ANSWER, on=ANY)
+def leaked_mistral(turn: Turn) -> None:
+    """Calls come as text behind [TOOL_CALLS]."""
+    made = [{"name": name, "arguments": arguments} for name, arguments in turn.choices[0].tool_calls]
+    if made:
+        _as_text(turn, f"[TOOL_CALLS]{json.dumps(made)}")
+
+
+@fault("tools.leaked_python", caught_by={"tools.not_leaked"}, at=Stage.ANSWER, on=ANY)
+def leaked_python(turn: Turn) -> None:
+    """Calls come as text in the form of Python calls."""
+    made = [f"{name}({', '.join(f'{k}={v!r}' for k, v in arguments.items())})" for name, arguments in _said(turn)]
+    if made:
+        _as_text(turn, f"[{', '.join(made)}]")
+
+
+@fault("tools.leaked_deepseek", caught_by={"tools.not_leaked"}, at=Stage.ANSWER, on=STREAM)
+def leaked_deepseek(turn: Turn) -> None:
+    """Streamed calls come as text between tags with full-width bars: only the whole-answer parser is on."""
+    for name, arguments in _said(turn)[:1]:
+        _as_text(turn, f"<\uff5ctool\u2581calls\u2581begin\uff5c>function {name} {json.dumps(arguments)}")
+
+
+@fault("tools.leaked_beside", caught_by={"tools.not_leaked"}, at=Stage.ANSWER, on=ANY)
+def leaked_beside(turn: Turn) -> None:
+    """Calls are parsed, and their markup stays in the text as well."""
+    for name, arguments in _said(turn)[:1]:
+        turn.choices[0].content = f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
+
+
 @fault("tools.legacy_function_call", caught_by={"tools.not_legacy"}, at=Stage.PAYLOAD, on=CHAT)
 def legacy_function_call(turn: Turn) -> None:
     """Calls come in the old field `function_call`."""
@@ -168,6 +217,13 @@ def id_empty_streamed(turn: Turn) -> None:
     for part in _fragments(turn):
         if "id" in part:
             part["id"] = ""
+
+
+@fault("tools.id_number", caught_by={"tools.call.id"}, at=Stage.PAYLOAD, on=CHAT)
+def id_number(turn: Turn) -> None:
+    """Calls are numbered: the id is an integer."""
+    for number, call in enumerate(_calls(turn)):
+        call["id"] = number
 
 
 @fault("tools.id_twice", caught_by={"tools.call.id_unique"}, at=Stage.PAYLOAD, on=CHAT)
@@ -230,6 +286,22 @@ def no_arguments_empty(turn: Turn) -> None:
             call["function"]["arguments"] = ""
 
 
+@fault("tools.no_arguments_null", caught_by={"tools.arguments.empty"}, at=Stage.PAYLOAD, on=CHAT)
+def no_arguments_null(turn: Turn) -> None:
+    """A call without arguments has null for them."""
+    for call in _calls(turn):
+        if call["function"]["arguments"] == "{}":
+            call["function"]["arguments"] = None
+
+
+@fault("tools.no_arguments_missing", caught_by={"tools.arguments.empty"}, at=Stage.PAYLOAD, on=CHAT)
+def no_arguments_missing(turn: Turn) -> None:
+    """A call without arguments leaves the field out."""
+    for call in _calls(turn):
+        if call["function"]["arguments"] == "{}":
+            del call["function"]["arguments"]
+
+
 @fault("tools.strict_extra", caught_by={"tools.arguments.strict"}, at=Stage.ANSWER, on=CHAT)
 def strict_extra(turn: Turn) -> None:
     """A strict function gets an argument that it does not know."""
@@ -244,6 +316,14 @@ def strict_enum(turn: Turn) -> None:
     for name, arguments in turn.choices[0].tool_calls:
         if name == "create_event":
             arguments["priority"] = "urgent"
+
+
+@fault("tools.strict_missing", caught_by={"tools.arguments.strict"}, at=Stage.ANSWER, on=CHAT)
+def strict_missing(turn: Turn) -> None:
+    """A strict function does not get a required argument."""
+    for name, arguments in _said(turn):
+        if name == "create_event":
+            del arguments["attendees"]
 
 
 @fault("tools.strict_types", caught_by={"tools.arguments.strict"}, at=Stage.ANSWER, on=CHAT)
@@ -262,12 +342,26 @@ def arguments_mojibake(turn: Turn) -> None:
             arguments["city"] = arguments["city"].encode().decode("latin-1")
 
 
+@fault("tools.arguments_escaped_twice", caught_by={"tools.arguments.unicode"}, at=Stage.ANSWER, on=ANY)
+def arguments_escaped_twice(turn: Turn) -> None:
+    """Letters beyond ASCII in arguments are escaped twice."""
+    for _, arguments in _said(turn):
+        if isinstance(arguments.get("city"), str):
+            arguments["city"] = json.dumps(arguments["city"])[1:-1]
+
+
 @fault("tools.finish_stop", caught_by={"tools.finish_reason"}, at=Stage.ANSWER, on=ANY)
 def finish_stop(turn: Turn) -> None:
-    """Answers with calls end with "stop"."""
-    for choice in turn.choices:
-        if choice.finish_reason == "tool_calls":
-            choice.finish_reason = "stop"
+    """Answers with calls of the model's own choice end with "stop"."""
+    if turn.choices[0].finish_reason == "tool_calls" and _choice(turn) != "required":
+        turn.choices[0].finish_reason = "stop"
+
+
+@fault("tools.finish_stop_required", caught_by={"tools.finish_reason.required"}, at=Stage.ANSWER, on=CHAT)
+def finish_stop_required(turn: Turn) -> None:
+    """Required calls end with "stop", as if the function had been named."""
+    if turn.choices[0].finish_reason == "tool_calls" and _choice(turn) == "required":
+        turn.choices[0].finish_reason = "stop"
 
 
 @fault("tools.finish_without_calls", caught_by={"tools.finish_reason.empty"}, at=Stage.ANSWER, on=CHAT)
@@ -294,16 +388,90 @@ def result_dropped(turn: Turn) -> None:
         turn.choices[0].content = "I cannot look up the weather."
 
 
+def _results(turn: Turn) -> list[str]:
+    return [message["content"] for message in turn.body["messages"] if message["role"] == "tool"]
+
+
+@fault("tools.results_in_a_row_refused", caught_by={"tools.result.several"}, at=Stage.REQUEST, on=ANY)
+def results_in_a_row_refused(turn: Turn) -> None:
+    """The template wants the roles in turn, so a second result is refused."""
+    if len(_results(turn)) > 1:
+        raise ApiError(400, "conversation roles must alternate", param="messages")
+
+
+@fault("tools.empty_content_refused", caught_by={"tools.result.several"}, at=Stage.REQUEST, on=ANY)
+def empty_content_refused(turn: Turn) -> None:
+    """Empty content is refused, also beside tool calls."""
+    if any(message.get("content") == "" for message in turn.body["messages"]):
+        raise ApiError(400, "content must not be empty", param="messages")
+
+
+@fault("tools.last_result_only", caught_by={"tools.result.all_used"}, at=Stage.ANSWER, on=ANY)
+def last_result_only(turn: Turn) -> None:
+    """Only the last result reaches the model."""
+    if len(_results(turn)) > 1:
+        turn.choices[0].content = f"According to the tool: {_results(turn)[-1]}"
+
+
 # Streams
 
 
 @fault("tools.stream.index_missing", caught_by={"tools.stream.index"}, at=Stage.CHUNKS, on=STREAM)
 def index_missing(turn: Turn) -> None:
-    """Fragments of a single streamed call have no index."""
-    parts = list(_fragments(turn))
-    if {part["index"] for part in parts} == {0}:
-        for part in parts:
-            del part["index"]
+    """Fragments of streamed calls have no index."""
+    for part in _fragments(turn):
+        del part["index"]
+
+
+@fault("tools.stream.index_text", caught_by={"tools.stream.index"}, at=Stage.CHUNKS, on=STREAM)
+def index_text(turn: Turn) -> None:
+    """The index is a text."""
+    for part in _fragments(turn):
+        part["index"] = str(part["index"])
+
+
+@fault("tools.stream.type_missing", caught_by={"tools.stream.type"}, at=Stage.CHUNKS, on=STREAM)
+def stream_type_missing(turn: Turn) -> None:
+    """Streamed calls have no type."""
+    for part in _fragments(turn):
+        part.pop("type", None)
+
+
+@fault("tools.stream.id_late", caught_by={"tools.stream.id_once"}, at=Stage.CHUNKS, on=STREAM)
+def id_late(turn: Turn) -> None:
+    """The id comes with a call's last fragment."""
+    last: dict[int, dict[str, Any]] = {}
+    ids: dict[int, str] = {}
+    for part in _fragments(turn):
+        last[part["index"]] = part
+        if "id" in part:
+            ids[part["index"]] = part.pop("id")
+    for index, part in last.items():
+        part["id"] = ids[index]
+
+
+@fault("tools.stream.name_everywhere", caught_by={"tools.stream.name_once"}, at=Stage.CHUNKS, on=STREAM)
+def name_everywhere(turn: Turn) -> None:
+    """Every fragment repeats id and name."""
+    heads: dict[int, dict[str, Any]] = {}
+    for part in _fragments(turn):
+        head = heads.setdefault(part["index"], part)
+        part["id"] = head["id"]
+        part["function"]["name"] = head["function"]["name"]
+
+
+@fault("tools.stream.name_in_pieces", caught_by={"tools.stream.name_once"}, at=Stage.CHUNKS, on=STREAM)
+def name_in_pieces(turn: Turn) -> None:
+    """The name is streamed token by token, as text is."""
+    heads: dict[int, dict[str, Any]] = {}
+    rests: dict[int, str] = {}
+    for part in _fragments(turn):
+        if part["index"] not in heads:
+            heads[part["index"]] = part
+            name = part["function"]["name"]
+            part["function"]["name"], rests[part["index"]] = name[:4], name[4:]
+        elif rests[part["index"]]:
+            part["function"]["name"], rests[part["index"]] = rests[part["index"]], ""
 
 
 @fault("tools.stream.id_changes", caught_by={"tools.stream.id_once"}, at=Stage.CHUNKS, on=STREAM)
@@ -329,6 +497,13 @@ def stream_arguments_object(turn: Turn) -> None:
             part["function"]["arguments"] = {}
 
 
+@fault("tools.stream.arguments_object_whole", caught_by={"tools.stream.arguments"}, at=Stage.CHUNKS, on=STREAM)
+def stream_arguments_object_whole(turn: Turn) -> None:
+    """Every fragment's arguments are an object."""
+    for part in _fragments(turn):
+        part["function"]["arguments"] = {"city": "Paris"}
+
+
 @fault("tools.stream.one_index", caught_by={"tools.stream.own_index"}, at=Stage.CHUNKS, on=STREAM)
 def one_index(turn: Turn) -> None:
     """All calls are streamed under index 0."""
@@ -346,6 +521,41 @@ def fragment_lost(turn: Turn) -> None:
 
 
 # What must be refused
+
+
+@fault("tools.bad_choice_accepted", caught_by={"tools.refuses.bad_choice"}, at=Stage.ARRIVAL)
+def bad_choice_accepted(turn: Turn) -> None:
+    """A tool choice that means nothing is taken for "auto"."""
+    turn.raw = turn.raw.replace(b'"sometimes"', b'"auto"')
+
+
+@fault("tools.bad_type_accepted", caught_by={"tools.refuses.bad_type"}, at=Stage.ARRIVAL)
+def bad_type_accepted(turn: Turn) -> None:
+    """A tool of an unknown type is taken for a function."""
+    turn.raw = turn.raw.replace(b'"gadget"', b'"function"')
+
+
+@fault("tools.bad_parameters_accepted", caught_by={"tools.refuses.bad_parameters"}, at=Stage.ARRIVAL)
+def bad_parameters_accepted(turn: Turn) -> None:
+    """Parameters that are no schema go into the prompt as they are."""
+    if b'"get_weather"' in turn.raw:
+        turn.raw = turn.raw.replace(b'"objekt"', b'"object"').replace(b'"strnig"', b'"string"')
+
+
+@fault("tools.duplicate_accepted", caught_by={"tools.refuses.duplicate"}, at=Stage.ARRIVAL)
+def duplicate_accepted(turn: Turn) -> None:
+    """Of two functions of one name the last one counts."""
+    if b'"zip_code"' in turn.raw:
+        body = json.loads(turn.raw)
+        body["tools"] = body["tools"][-1:]
+        turn.raw = json.dumps(body).encode()
+
+
+@fault("tools.orphan_result_accepted", caught_by={"tools.refuses.orphan_result"}, at=Stage.ARRIVAL)
+def orphan_result_accepted(turn: Turn) -> None:
+    """The result of a call that nobody made is read as the user's words."""
+    if b'"call_nobody_made"' in turn.raw:
+        turn.raw = turn.raw.replace(b'"tool"', b'"user"')
 
 
 @fault("tools.unknown_choice_accepted", caught_by={"tools.refuses.unknown_choice"}, at=Stage.ARRIVAL)
