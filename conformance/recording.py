@@ -39,6 +39,7 @@ def _head_out(run: Run) -> dict[str, Any]:
         "unsent": dict(run.unsent),
         "requests": run.requests,
         "duration_s": run.duration_s,
+        "interrupted": run.interrupted,
     }
 
 
@@ -81,7 +82,7 @@ def _head_in(head: dict[str, Any]) -> Run:
     facts["abilities"] = {Capability(key): Ability(**value) for key, value in facts["abilities"].items()}
     checks = {check.id: check for check in select()}
     chosen = tuple(checks[id] for id in head["checks"] if id in checks)
-    return Run(Facts(**facts), chosen, (), head["unsent"], head["requests"], head["duration_s"])
+    return Run(Facts(**facts), chosen, (), head["unsent"], head["requests"], head["duration_s"], head["interrupted"])
 
 
 def _bytes_out(data: bytes | None) -> dict[str, str] | None:

@@ -58,6 +58,8 @@ class Run:
     unsent: Mapping[str, str] = field(default_factory=dict)
     requests: int = 0
     duration_s: float = 0.0
+    interrupted: bool = False
+    """Whether it was stopped before its plan was done: then it is never a pass."""
 
     def narrowed(self, checks: Sequence[Check]) -> Run:
         """The same run, judged by these checks alone."""
@@ -99,14 +101,24 @@ class Runner:
         with everything else marked as not sent: evidence that was paid for is kept.
         """
         started = time.monotonic()
+        interrupted = False
         try:
             await self._send_all()
         except asyncio.CancelledError:
+            interrupted = True
             missing = (probe.id for probe in self._plan.probes if probe.id not in self._exchanges)
             self._unsent.update(dict.fromkeys(missing, "not sent: the run was interrupted"))
         self._learn()
         ordered = tuple(x for probe in self._plan.probes for x in self._exchanges.get(probe.id, ()))
-        return Run(self._facts, self._plan.checks, ordered, self._unsent, self._requests, time.monotonic() - started)
+        return Run(
+            self._facts,
+            self._plan.checks,
+            ordered,
+            self._unsent,
+            self._requests,
+            time.monotonic() - started,
+            interrupted,
+        )
 
     async def _send_all(self) -> None:
         probes = self._plan.probes

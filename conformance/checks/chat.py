@@ -468,7 +468,7 @@ def max_tokens(exchange: Exchange) -> Iterator[Finding]:
     lenses=[Lens.OPENAI],
     source=API,
     remedy="Accept `max_completion_tokens` as the newer name of `max_tokens`.",
-    each=probes.developer,
+    each=probes.newer_limit,
 )
 def max_completion_tokens(exchange: Exchange) -> Iterator[Finding]:
     """`max_completion_tokens` limits the answer.
@@ -492,7 +492,7 @@ def _limited(exchange: Exchange) -> Iterator[Finding]:
     lenses=[Lens.OPENAI],
     source=API,
     remedy='Say "length" when the token limit ended the answer.',
-    each=[probes.cut, probes.developer],
+    each=[probes.cut, probes.newer_limit],
 )
 def length(exchange: Exchange) -> Iterator[Outcome]:
     """An answer that the token limit cut off says "length".

@@ -40,11 +40,17 @@ def system(context: Context) -> Draft:
 
 @probe("chat.developer")
 def developer(context: Context) -> Draft:
-    """The newer role for instructions, and the newer name of the token limit."""
+    """The newer role for instructions."""
     return context.chat(
-        [{"role": "developer", "content": "You are a counting machine."}, {"role": "user", "content": COUNT}],
-        max_completion_tokens=CUT_TOKENS,
+        [{"role": "developer", "content": "You answer briefly."}, {"role": "user", "content": "Say hello."}],
+        max_tokens=32,
     )
+
+
+@probe("chat.newer_limit")
+def newer_limit(context: Context) -> Draft:
+    """An answer that the newer name of the token limit cuts off."""
+    return context.chat(COUNT, max_completion_tokens=CUT_TOKENS)
 
 
 @probe("chat.history")
@@ -124,7 +130,7 @@ def images(context: Context) -> Draft:
     )
 
 
-ANSWERS = (echo, system, developer, history, cut, stop, unicode_text, twin)
+ANSWERS = (echo, system, developer, newer_limit, history, cut, stop, unicode_text, twin)
 """The probes whose answers are plain chat completions."""
 
 

@@ -73,8 +73,12 @@ class ModelReport:
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict over all checks that were asked for."""
-        return overall(self.results)
+        """The verdict over all checks that were asked for; a run that was interrupted is never a pass."""
+        return self._capped(overall(self.results))
+
+    def _capped(self, verdict: Verdict) -> Verdict:
+        unfinished = self.run.interrupted and verdict in (Verdict.PASS, Verdict.WARN)
+        return Verdict.INCONCLUSIVE if unfinished else verdict
 
     @property
     def counts(self) -> Counts:
@@ -86,7 +90,9 @@ class ModelReport:
         """Each lens that any check belongs to, with its own verdict."""
         members = {lens: [r for r in self.results if lens in r.lenses] for lens in Lens}
         return {
-            lens: LensReport(lens, overall(results), Counts.of(results)) for lens, results in members.items() if results
+            lens: LensReport(lens, self._capped(overall(results)), Counts.of(results))
+            for lens, results in members.items()
+            if results
         }
 
 

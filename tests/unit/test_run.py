@@ -13,9 +13,10 @@ from roadworthy.conformance.check import CHECKS, Usable, check
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.plan import Plan, plan, select
 from roadworthy.conformance.probe import PROBES, Context, Draft, Phase, probe
+from roadworthy.conformance.report.model import ModelReport
 from roadworthy.conformance.run import Run, Runner, Settings, retry_after_s
 from roadworthy.conformance.target import Target
-from roadworthy.conformance.verdict import Finding, Lens, Level
+from roadworthy.conformance.verdict import CheckResult, Finding, Lens, Level, Verdict
 from roadworthy.errors import UsageError
 from roadworthy.http.message import Limits, Reply, Request
 
@@ -223,8 +224,11 @@ def test_an_interrupted_run_keeps_what_was_paid_for():
         return await task
 
     run = asyncio.run(interrupt())
+    passed = CheckResult("t.x", Level.MUST, (Lens.HUB,), Verdict.PASS)
     assert [x.id for x in run.exchanges] == ["t.a#1"]
     assert run.unsent == {"t.b": "not sent: the run was interrupted"}
+    assert run.interrupted
+    assert ModelReport("m", run, (passed,)).verdict is Verdict.INCONCLUSIVE
 
 
 def test_secrets_are_sent_but_never_kept():
