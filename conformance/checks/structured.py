@@ -23,13 +23,15 @@ OBJECT = [Capability.JSON_OBJECT]
 SCHEMA = [Capability.JSON_SCHEMA]
 CONTENT = "/choices/0/message/content"
 FENCE = re.compile(r"^\s*```")
+RUNAWAY = 20
+"""Blanks in a row that no writer means: a grammar that allows white space, and a model that never stops."""
 SHAPES = {"enum": ("enum", "const"), "required": ("required",), "closed": ("additionalProperties",)}
 """Keywords with a check of their own; `structured.schema.types` has all others."""
 
 
 def _readable(exchange: Exchange) -> bool:
     """Whether there is a text to parse: not cut off, and free of what other checks tell."""
-    return exchange.finish_reason != "length" and isinstance(exchange.text, str) and bool(exchange.text.strip())
+    return exchange.finish_reason != "length" and not exchange.garbled and bool(exchange.text.strip())
 
 
 def _bare(exchange: Exchange) -> Any:
@@ -181,16 +183,19 @@ def content_string(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.SUCCESS,
 )
 def not_empty(exchange: Exchange) -> Iterator[Outcome]:
-    """A structured answer has a text.
+    """A structured answer has a text, and not of blanks alone.
 
-    An empty one parses as nothing.
+    An empty one parses as nothing; one of blanks up to the token limit is paid for besides.
     """
-    if exchange.finish_reason == "length" or (
-        exchange.media_type == "application/json" and not isinstance(exchange.message.get("content"), str | type(None))
-    ):
-        yield NotApplicable("the answer was cut off, or is no text")
-    elif exchange.media_type != "text/event-stream" and not exchange.choices:
-        yield NotApplicable("there is no answer")
+    streamed = exchange.media_type == "text/event-stream"
+    content = exchange.message.get("content")
+    blanks = len(exchange.text) if not exchange.text.strip() else 0
+    if exchange.garbled or (not streamed and (not exchange.choices or not isinstance(content, str | type(None)))):
+        yield NotApplicable("there is no text to look at")
+    elif blanks > RUNAWAY:
+        yield Finding("a text", f"{blanks} blanks and nothing else", at=CONTENT)
+    elif exchange.finish_reason == "length":
+        yield NotApplicable("the token limit cut the answer off")
     elif not exchange.text.strip():
         yield Finding("a text", show(exchange.text) or "an empty text", at=CONTENT)
 
@@ -351,6 +356,8 @@ def enforced(exchange: Exchange) -> Iterator[Outcome]:
 
     if exchange.finish_reason == "length" and exchange.text.strip()[:1] in ("", "{"):
         yield NotApplicable("the token limit cut the answer off")
+    elif not isinstance(exchange.message.get("content"), str):
+        yield NotApplicable("there is no text; see structured.content_string and structured.not_empty")
     elif _wrapped(exchange) or not exchange.text.strip():
         yield NotApplicable("see structured.bare")
     else:
@@ -365,14 +372,17 @@ def enforced(exchange: Exchange) -> Iterator[Outcome]:
     lenses=[Lens.OPENAI],
     source=API,
     remedy='Say "stop" when the grammar is finished.',
-    each=[probes.json_object, probes.strict, probes.lenient, probes.argued],
+    each=probes.ALL,
+    on=Usable.SUCCESS,
 )
-def finish_reason(exchange: Exchange) -> Iterator[Finding]:
+def finish_reason(exchange: Exchange) -> Iterator[Outcome]:
     """A structured answer that is whole ends with "stop".
 
-    Callers throw away what ends with "length".
+    Callers throw away what ends with "length", and take "tool_calls" for a call.
     """
-    if isinstance(_bare(exchange), dict) and exchange.finish_reason != "stop":
+    if exchange.garbled or not isinstance(_bare(exchange), dict):
+        yield NotApplicable("there is no whole answer")
+    elif exchange.finish_reason in ("length", "content_filter", "tool_calls", "function_call"):
         yield Finding("stop", show(exchange.finish_reason), at="/choices/0/finish_reason")
 
 
@@ -408,16 +418,16 @@ def _refused(exchange: Exchange, what: str) -> Iterator[Finding]:
     lenses=[Lens.OPENAI],
     source=API,
     remedy="Answer 400 to a response format that you do not know.",
-    each=probes.unknown_type,
+    each=[probes.unknown_type, probes.form_text],
     on=Usable.RESPONSE,
     needs=SCHEMA,
 )
 def refuses_unknown_type(exchange: Exchange) -> Iterator[Finding]:
-    """A response format of an unknown type is refused.
+    """A response format of an unknown type, or without one, is refused.
 
     Prose in place of the format asked for is found out much later.
     """
-    yield from _refused(exchange, "there is no such type")
+    yield from _refused(exchange, "there is no such response format")
 
 
 @check(

@@ -17,6 +17,10 @@ def _form(turn: Turn) -> str | None:
     return form.get("type") if isinstance(form, dict) else None
 
 
+def _is_structured(turn: Turn) -> bool:
+    return _form(turn) in ("json_object", "json_schema")
+
+
 def _is_strict(turn: Turn) -> bool:
     return _form(turn) == "json_schema" and bool(turn.body["response_format"]["json_schema"].get("strict"))
 
@@ -75,14 +79,28 @@ def object_is_array(turn: Turn) -> None:
 @fault("structured.fenced", caught_by={"structured.bare"}, at=Stage.ANSWER, on=ANY)
 def fenced(turn: Turn) -> None:
     """The JSON stands in a Markdown fence."""
-    if _form(turn) in ("json_object", "json_schema"):
+    if _is_structured(turn):
         turn.choices[0].content = f"```json\n{turn.choices[0].content}\n```"
+
+
+@fault("structured.fenced_stream", caught_by={"structured.bare"}, at=Stage.ANSWER, on={Kind.STREAM})
+def fenced_stream(turn: Turn) -> None:
+    """The JSON of streams stands in a Markdown fence, which is cut off whole answers only."""
+    if _is_structured(turn):
+        turn.choices[0].content = f"```json\n{turn.choices[0].content}\n```"
+
+
+@fault("structured.afterthought", caught_by={"structured.bare"}, at=Stage.ANSWER, on=ANY)
+def afterthought(turn: Turn) -> None:
+    """The model goes on after the JSON."""
+    if _is_structured(turn):
+        turn.choices[0].content = f"{turn.choices[0].content}\n\nI hope this helps!"
 
 
 @fault("structured.preamble", caught_by={"structured.bare"}, at=Stage.ANSWER, on=ANY)
 def preamble(turn: Turn) -> None:
     """Words come before the JSON."""
-    if _form(turn) in ("json_object", "json_schema"):
+    if _is_structured(turn):
         turn.choices[0].content = f"Here is the JSON you asked for: {turn.choices[0].content}"
 
 
@@ -90,15 +108,37 @@ def preamble(turn: Turn) -> None:
 def content_object(turn: Turn) -> None:
     """`content` is the object itself."""
     message = turn.payload["choices"][0]["message"]
-    if _form(turn) in ("json_object", "json_schema"):
+    if _is_structured(turn):
         message["content"] = json.loads(message["content"])
 
 
 @fault("structured.empty", caught_by={"structured.not_empty"}, at=Stage.ANSWER, on=ANY)
 def empty(turn: Turn) -> None:
     """Structured answers are empty."""
-    if _form(turn) in ("json_object", "json_schema"):
+    if _is_structured(turn):
         turn.choices[0].content = ""
+
+
+@fault("structured.blanks", caught_by={"structured.not_empty"}, at=Stage.ANSWER, on=ANY)
+def blanks(turn: Turn) -> None:
+    """The model writes line breaks until the token limit, as the grammar allows it."""
+    if _is_structured(turn):
+        turn.choices[0].content = "\n" * 200
+        turn.choices[0].finish_reason = "length"
+
+
+@fault("structured.cut_json", caught_by={"structured.schema.parses", "structured.enforced"}, at=Stage.ANSWER, on=ANY)
+def cut_json(turn: Turn) -> None:
+    """The last brace is lost, though the answer ends with "stop"."""
+    if _form(turn) == "json_schema":
+        turn.choices[0].content = (turn.choices[0].content or "")[:-1]
+
+
+@fault("structured.object_cut", caught_by={"structured.object.parses"}, at=Stage.ANSWER, on={Kind.STREAM})
+def object_cut(turn: Turn) -> None:
+    """The last brace of a streamed object is lost."""
+    if _form(turn) == "json_object":
+        turn.choices[0].content = (turn.choices[0].content or "")[:-1]
 
 
 @fault(
@@ -130,6 +170,18 @@ def integer_as_text(turn: Turn) -> None:
 def reference_ignored(turn: Turn) -> None:
     """References are taken for any value: items of an array are texts."""
     _edit(turn, "works", lambda made: made.update(works=["Notes"]))
+
+
+@fault("structured.null_ignored", caught_by={"structured.schema.types"}, at=Stage.ANSWER, on=ANY)
+def null_ignored(turn: Turn) -> None:
+    """What may be a text or null comes as `false`."""
+    _edit(turn, "nickname", lambda made: made.update(nickname=False))
+
+
+@fault("structured.alternatives_ignored", caught_by={"structured.schema.types"}, at=Stage.ANSWER, on={Kind.STREAM})
+def alternatives_ignored(turn: Turn) -> None:
+    """`anyOf` is taken for any value."""
+    _edit(turn, "works", lambda made: made.update(works=[{**made["works"][0], "year": "unknown"}]))
 
 
 @fault("structured.enum_ignored", caught_by={"structured.schema.enum"}, at=Stage.ANSWER, on=ANY)
@@ -164,11 +216,11 @@ def prompt_wins(turn: Turn) -> None:
         turn.choices[0].content = "Grey waves fold and fall,\nsalt hangs in the morning air,\na gull keeps the time."
 
 
-@fault("structured.ends_with_length", caught_by={"structured.finish_reason"}, at=Stage.PAYLOAD, on=CHAT)
+@fault("structured.ends_with_length", caught_by={"structured.finish_reason"}, at=Stage.ANSWER, on=ANY)
 def ends_with_length(turn: Turn) -> None:
-    """Strict answers end with "content_filter", though they are whole."""
+    """Strict answers end with "length", though they are whole: the grammar's end is not told from the limit."""
     if _is_strict(turn):
-        turn.payload["choices"][0]["finish_reason"] = "content_filter"
+        turn.choices[0].finish_reason = "length"
 
 
 @fault("structured.text_refused", caught_by={"structured.text"}, at=Stage.REQUEST, on=CHAT)
@@ -184,6 +236,12 @@ def unknown_type_accepted(turn: Turn) -> None:
     turn.raw = turn.raw.replace(b'{"type": "yaml"}', b'{"type": "text"}')
 
 
+@fault("structured.form_text_accepted", caught_by={"structured.refuses.unknown_type"}, at=Stage.ARRIVAL)
+def form_text_accepted(turn: Turn) -> None:
+    """A response format that is a word is dropped."""
+    turn.raw = turn.raw.replace(b'"response_format": "json_object"', b'"response_format": null')
+
+
 @fault("structured.no_schema_accepted", caught_by={"structured.refuses.no_schema"}, at=Stage.ARRIVAL)
 def no_schema_accepted(turn: Turn) -> None:
     """json_schema without a schema gives prose."""
@@ -193,10 +251,20 @@ def no_schema_accepted(turn: Turn) -> None:
 @fault("structured.malformed_accepted", caught_by={"structured.refuses.malformed"}, at=Stage.ARRIVAL)
 def malformed_accepted(turn: Turn) -> None:
     """A schema that is not one gives an empty object."""
-    turn.raw = turn.raw.replace(b'"objekt"', b'"object"').replace(b'"strnig"', b'"string"')
+    if b'"response_format"' in turn.raw:
+        turn.raw = turn.raw.replace(b'"objekt"', b'"object"').replace(b'"strnig"', b'"string"')
+
+
+@fault("structured.schema_text_accepted", caught_by={"structured.refuses.malformed"}, at=Stage.ARRIVAL)
+def schema_text_accepted(turn: Turn) -> None:
+    """A string where the schema should be gives prose."""
+    if b'"an object with a name"' in turn.raw:
+        body = json.loads(turn.raw)
+        del body["response_format"]
+        turn.raw = json.dumps(body).encode()
 
 
 @fault("structured.malformed_crashes", caught_by={"errors.no_5xx"}, at=Stage.ARRIVAL)
 def malformed_crashes(turn: Turn) -> None:
     """A schema that is not one makes the server fail."""
-    turn.crash = b'"objekt"' in turn.raw
+    turn.crash = b'"response_format"' in turn.raw and b'"objekt"' in turn.raw

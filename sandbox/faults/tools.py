@@ -538,7 +538,7 @@ def bad_type_accepted(turn: Turn) -> None:
 @fault("tools.bad_parameters_accepted", caught_by={"tools.refuses.bad_parameters"}, at=Stage.ARRIVAL)
 def bad_parameters_accepted(turn: Turn) -> None:
     """Parameters that are no schema go into the prompt as they are."""
-    if b'"get_weather"' in turn.raw:
+    if b'"tools"' in turn.raw:
         turn.raw = turn.raw.replace(b'"objekt"', b'"object"').replace(b'"strnig"', b'"string"')
 
 
