@@ -7,8 +7,10 @@ absent, so that a check can say so.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from roadworthy.conformance import strict_json
@@ -17,6 +19,11 @@ from roadworthy.http.message import FailureKind, Reply, Request
 from roadworthy.http.sse import Event, Parser, StreamTooLargeError, parse
 
 DONE = "[DONE]"
+MAX_EVENTS = 50_000
+"""Events read of one stream: far above any answer, and few enough to be judged in a moment."""
+_FIELD = re.compile(r"(?!error:)[a-z][a-z0-9_.-]*:")
+"""A field of some other name, which readers of event streams must ignore. (An error on a line of its own is none.)"""
+_TAIL_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,16 @@ class Exchange:
         return ChatStream.read(self.reply)
 
     @property
+    def garbled(self) -> bool:
+        """Whether a stream was asked for and what came cannot be read as one.
+
+        `chat.stream.*` says why; checks of what a stream holds have nothing to add.
+        """
+        if as_object(self.sent).get("stream") is not True or self.status != 200:
+            return False
+        return self.media_type != "text/event-stream" or not self.complete or not self.stream.readable
+
+    @property
     def text(self) -> str:
         """The answer's text, streamed or not: the first choice's content, or ""."""
         if self.media_type == "text/event-stream":
@@ -126,12 +143,12 @@ class Chunk:
     event: Event
     value: Any
 
-    @property
+    @cached_property
     def object(self) -> dict[str, Any]:
         """The chunk where it is a JSON object, else an empty one."""
         return as_object(self.value)
 
-    @property
+    @cached_property
     def choices(self) -> list[dict[str, Any]]:
         """Its choices that are objects."""
         return objects(self.object.get("choices"))
@@ -143,7 +160,22 @@ class Chunk:
                 return as_object(choice.get("delta"))
         return {}
 
+    @cached_property
+    def readable(self) -> bool:
+        """Whether it is a chunk whose every choice has a delta, with text where text belongs; an error is none."""
+        deltas = [choice.get("delta") for choice in self.choices]
+        return (
+            isinstance(self.value, dict)
+            and not self.tells_error
+            and all(isinstance(d, dict) and isinstance(d.get("content"), str | None) for d in deltas)
+        )
+
     @property
+    def tells_error(self) -> bool:
+        """Whether this event tells that the answer failed."""
+        return self.event.event == "error" or bool(self.object.get("error"))
+
+    @cached_property
     def has_token(self) -> bool:
         """Whether any choice carries a first token: non-empty content, reasoning, refusal or tool call.
 
@@ -165,6 +197,8 @@ class Chunk:
 class ChatStream:
     """A chat stream: all events, the chunks among them, and how the stream ended.
 
+    `unfinished` says whether the stream ends inside an event, and `tail` holds that beginning.
+    `stray_lines` are lines that are neither a comment nor a field, at most ten of them.
     `oversized` holds the sentence of a line or event beyond the cap.
     """
 
@@ -173,8 +207,9 @@ class ChatStream:
     comments: int = 0
     unfinished: bool = False
     undecodable: int = 0
-    unknown_lines: tuple[str, ...] = ()
+    stray_lines: tuple[str, ...] = ()
     oversized: str | None = None
+    tail: str = ""
 
     @classmethod
     def read(cls, reply: Reply) -> ChatStream:
@@ -183,19 +218,39 @@ class ChatStream:
         events: list[Event] = []
         oversized = None
         try:
-            events.extend(parse(reply.body, reply.reads, parser))
+            events.extend(islice(parse(reply.body, reply.reads, parser), MAX_EVENTS))
+            if len(events) == MAX_EVENTS:
+                oversized = f"the stream has {MAX_EVENTS:,} events or more"
         except StreamTooLargeError as error:
             oversized = str(error)
         chunks = tuple(Chunk(event, strict_json.loads(event.data)) for event in events if event.data.strip() != DONE)
+        tail = reply.body[events[-1].end if events else 0 :][:_TAIL_BYTES].decode(errors="replace").strip()
         return cls(
             tuple(events),
             chunks,
             parser.comments,
-            parser.unfinished,
+            parser.unfinished and any(not line.startswith(":") for line in tail.splitlines()),
             parser.undecodable,
-            tuple(parser.unknown_lines),
+            tuple(line for line in parser.unknown_lines if not _FIELD.match(line)),
             oversized,
+            tail,
         )
+
+    @cached_property
+    def readable(self) -> bool:
+        """Whether every event is a whole chunk, so that reading it loses nothing of the answer."""
+        return (
+            bool(self.chunks)
+            and not self.stray_lines
+            and not self.oversized
+            and (not self.unfinished or self.ends_in_marker)
+            and all(chunk.readable for chunk in self.chunks)
+        )
+
+    @property
+    def ends_in_marker(self) -> bool:
+        """Whether the event that the stream ends inside is the end marker."""
+        return self.tail.removeprefix("data:").strip() == DONE
 
     @property
     def done(self) -> bool:

@@ -10,7 +10,7 @@ from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, as_object, objects
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.probes import discovery as probes
-from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
+from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome, Undecided
 from roadworthy.conformance.words import is_integer, is_number, show
 from roadworthy.schemas import problem
 
@@ -35,12 +35,14 @@ def _entry(exchange: Exchange, facts: Facts) -> dict[str, Any] | None:
     each=probes.models,
     on=Usable.RESPONSE,
 )
-def models(exchange: Exchange) -> Iterator[Finding]:
+def models(exchange: Exchange) -> Iterator[Outcome]:
     """GET /models is answered with 200 and JSON.
 
     The hub reads prices and context lengths there, and SDKs list models with it.
     """
-    if exchange.status != 200:
+    if exchange.status in (401, 403):
+        yield Undecided(f"could not tell: HTTP {exchange.status}, the key was refused: {show(exchange.reply.body)}")
+    elif exchange.status != 200:
         yield Finding("HTTP 200", f"HTTP {exchange.status}: {show(exchange.reply.body)}", at="status")
     elif not isinstance(exchange.json, dict | list):
         yield Finding("JSON", f"{exchange.media_type}: {show(exchange.reply.body)}", at="body")
