@@ -129,8 +129,8 @@ def object_is_object(exchange: Exchange) -> Iterator[Outcome]:
 
     Callers read fields of it; an array or a quoted text has none.
     """
-    made = _bare(exchange) if _readable(exchange) else None
-    if made is None or isinstance(made, Malformed):
+    made = _bare(exchange) if _readable(exchange) else Malformed("")
+    if isinstance(made, Malformed):
         yield NotApplicable("there is no JSON; see structured.object.parses")
     elif not isinstance(made, dict):
         yield Finding("an object", show(exchange.text), at=CONTENT)
