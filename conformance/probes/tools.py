@@ -228,8 +228,13 @@ def required_of_none(context: Context) -> Draft:
 
 
 def _whole(call: dict[str, Any]) -> bool:
+    """Whether a call can be handed back as it came."""
     part = as_object(call.get("function"))
     arguments = part.get("arguments")
+    try:
+        json.dumps(call, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # JSON may escape halves of a letter, which no request can hold
+        return False
     return (
         bool(call.get("id"))
         and isinstance(call["id"], str)

@@ -340,10 +340,21 @@ def test_the_result_goes_back_under_the_id_that_came():
 
 
 @pytest.mark.parametrize(
-    "made", [call({}), call(id=None), call("{"), call(name=["get_weather"]), {"function": None}, call(type="tool")]
+    "made",
+    [
+        call({}),
+        call(id=None),
+        call("{"),
+        call(name=["get_weather"]),
+        {"function": None},
+        call(type="tool"),
+        call(id="call_\ud800"),
+    ],
 )
 def test_a_call_that_cannot_be_handed_back_is_replaced_by_one_that_can(made):
-    body = sent(probes.result, {probes.auto.id: answered(probes.auto, made)})
+    draft = probes.result.build(Context(FACTS, earlier={probes.auto.id: answered(probes.auto, made)}))
+    assert draft is not None
+    body = json.loads(draft.body() or b"")
     [ours] = body["messages"][1]["tool_calls"]
     assert isinstance(json.loads(ours["function"]["arguments"]), dict)
     assert ours["function"]["name"] == "get_weather"
