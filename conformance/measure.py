@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from roadworthy.conformance.exchange import Exchange, as_object
+from roadworthy.conformance.exchange import ChatStream, Exchange, as_object
+from roadworthy.conformance.words import is_integer
 
 NS = 1e9
 STREAM = "text/event-stream"
@@ -40,8 +41,9 @@ class Distribution:
 class StreamTiming:
     """The clock readings of one streamed answer, from the request's hand-over to the socket.
 
-    `tokens_counted_by` says where `output_tokens` comes from: "usage", or "chunks" where the stream told no usage.
-    `tokens_per_s` is taken after the first token, and None for an answer too short to say.
+    `output_tokens` are those that were streamed; `tokens_counted_by` says whence: "usage" (less the thoughts that were
+    kept back), or "chunks" where the stream told no usage. `tokens_per_s` is taken after the first chunk of tokens,
+    and None for an answer that is too short to say, or was cut.
     """
 
     exchange_id: str
@@ -83,7 +85,7 @@ class Measurements:
 
     @property
     def gaps_s(self) -> Distribution | None:
-        """Times between tokens, over every stream."""
+        """Times between one chunk of tokens and the next, over every stream."""
         return Distribution.of(gap for timing in (*self.samples, *self.streams) for gap in timing.gaps_s)
 
     @property
@@ -100,10 +102,12 @@ def stream_timing(exchange: Exchange) -> StreamTiming | None:
     times = tuple(chunk.event.at_ns / NS for chunk in stream.chunks if chunk.has_token)
     if not times:
         return None
-    told = as_object(stream.usage).get("completion_tokens")
-    counted = isinstance(told, int) and not isinstance(told, bool) and told > 0
-    output = told if counted else len(times)
-    span = times[-1] - times[0]
+    told = _streamed_tokens(stream)
+    output = told or len(times)
+    span_s = times[-1] - times[0]
+    # A chunk may hold several tokens: those of the first one came before the clock started.
+    later = output * (len(times) - 1) / len(times)
+    whole = exchange.complete and not exchange.reply.closed_early
     last_ns = exchange.reply.timings.last_byte_ns
     return StreamTiming(
         exchange_id=exchange.id,
@@ -112,13 +116,24 @@ def stream_timing(exchange: Exchange) -> StreamTiming | None:
         uncertainty_s=exchange.reply.timings.uncertainty_ns / NS,
         token_times_s=times,
         output_tokens=output,
-        tokens_counted_by="usage" if counted else "chunks",
-        tokens_per_s=(output - 1) / span if output > 1 and span > 0 else None,
+        tokens_counted_by="usage" if told else "chunks",
+        tokens_per_s=later / span_s if whole and span_s > 0 else None,
     )
 
 
+def _streamed_tokens(stream: ChatStream) -> int:
+    """The completion tokens of a stream's usage, without thoughts that were counted but not shown; 0 where not told."""
+    usage = as_object(stream.usage)
+    said = usage.get("completion_tokens")
+    thought = as_object(usage.get("completion_tokens_details")).get("reasoning_tokens")
+    if not is_integer(said):
+        return 0
+    hidden = thought if is_integer(thought) and not stream.reasoning() else 0
+    return max(0, said - max(0, hidden))
+
+
 def measure(exchanges: Sequence[Exchange], latency_probe: str = "latency.first_token") -> Measurements:
-    """Measure a run."""
+    """What the exchanges of one model show; `latency_probe` names the probe whose streams were sent alone."""
     samples: list[StreamTiming] = []
     streams: list[StreamTiming] = []
     for exchange in exchanges:

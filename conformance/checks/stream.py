@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import DONE, Chunk, Exchange, Malformed, as_object
-from roadworthy.conformance.measure import stream_timing
-from roadworthy.conformance.probes.stream import STREAMS, after_close, chat_stream, cut, early_close, twin
-from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
+from roadworthy.conformance.facts import Capability
+from roadworthy.conformance.judge import describe
+from roadworthy.conformance.measure import StreamTiming, stream_timing
+from roadworthy.conformance.probes import chat as plain_probes
+from roadworthy.conformance.probes.stream import (
+    CUT_TOKENS,
+    STREAMS,
+    after_close,
+    chat_stream,
+    cut,
+    early_close,
+    several,
+    twin,
+)
+from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome, Undecided
 from roadworthy.conformance.words import is_integer, show
 from roadworthy.http.message import FailureKind
+from roadworthy.http.sse import Event
+from roadworthy.schemas import problem
 
 STREAMING = "OpenAI API reference, chat completions, streaming"
 SSE = "WHATWG HTML, server-sent events"
@@ -21,7 +35,21 @@ JS_CLIENT = "JavaScript inference client, stream reader"
 BOTH = (Lens.HUB, Lens.OPENAI)
 ALL = (Lens.HUB, Lens.OPENAI, Lens.SPEC)
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call")
-UNFINISHED = (FailureKind.TRUNCATED, FailureKind.DISCONNECTED, FailureKind.IDLE_TIMEOUT, FailureKind.TOTAL_TIMEOUT)
+TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
+"""Keys of a delta that hold text."""
+REPLACED = "\N{REPLACEMENT CHARACTER}"
+
+SLOW_S = 1.0
+"""Answers that are whole within this time are not asked how they arrived."""
+LONG_CHARACTERS = 80
+BURST_S = 0.002
+MOST_BURSTS = 3
+"""What was held back comes at the speed of the line: in one burst, or a few where the network's window is small."""
+SAME_TOKENS = 2
+"""Two counts of one text may differ by a start and an end token."""
+LEAST_CHARACTERS = 20
+"""Shorter texts may share a beginning or an end by chance."""
+ALIVE_NS = 10_000_000_000
 
 
 # The wire
@@ -34,15 +62,20 @@ UNFINISHED = (FailureKind.TRUNCATED, FailureKind.DISCONNECTED, FailureKind.IDLE_
     source=STREAMING,
     remedy='Answer a request with "stream": true as you answer one without it.',
     each=[chat_stream],
-    on=Usable.RESPONSE,
+    on=Usable.ANYTHING,
 )
-def status(exchange: Exchange) -> Iterator[Finding]:
+def status(exchange: Exchange) -> Iterator[Outcome]:
     """A request for a stream is answered with HTTP 200.
 
     The hub measures latency by streaming; a provider that cannot stream cannot be listed for chat.
     """
-    if exchange.status != 200:
-        yield Finding("HTTP 200", f"HTTP {exchange.status}: {show(exchange.reply.body)}", at="status")
+    if exchange.status == 200:
+        return
+    if exchange.unreachable or exchange.status in (401, 403):
+        yield Undecided(f"could not tell: {describe(exchange)}")
+    else:
+        got = describe(exchange) if exchange.status is None else f"HTTP {exchange.status}: {show(exchange.reply.body)}"
+        yield Finding("HTTP 200", got, at="status")
 
 
 @check(
@@ -82,18 +115,33 @@ def framing(exchange: Exchange) -> Iterator[Finding]:
     stream = exchange.stream
     if stream.oversized:
         yield Finding("lines and events of a sane size", stream.oversized, at="body")
-    for line in stream.unknown_lines[:1]:
+    for line in stream.stray_lines[:1]:
         yield Finding("a line that begins with data:, event:, id:, retry: or :", show(line), at="body")
-    for event in stream.events:
-        if "\n" in event.data and all(line.lstrip().startswith(("{", DONE)) for line in event.data.split("\n")):
-            yield Finding(
-                "an empty line after each event", "several data lines in one event", at=f"event {event.index}"
-            )
-            break
-    if stream.unfinished and exchange.complete:
-        yield Finding("an empty line after the last event", "the stream ends inside an event", at="end of body")
-    if not stream.events and not stream.unfinished and not stream.unknown_lines:
+    for event in filter(_run_together, stream.events):
+        yield Finding("an empty line after each event", "several data lines in one event", at=f"event {event.index}")
+        break
+    if stream.unfinished and not stream.ends_in_marker and not stream.stray_lines:
+        yield Finding("an empty line after the last event", show(stream.tail), at="end of body")
+    if not stream.events and not stream.unfinished and not stream.stray_lines:
         yield Finding("at least one event", show(exchange.reply.body) or "an empty body", at="body")
+
+
+@check(
+    "chat.stream.last_event",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=SSE,
+    remedy="Write `data: [DONE]` with two line ends, as every other event.",
+    each=STREAMS,
+    on=Usable.SUCCESS,
+)
+def last_event(exchange: Exchange) -> Iterator[Outcome]:
+    """The end marker, too, is followed by an empty line.
+
+    Strict readers drop it, and learn of the end only from the connection.
+    """
+    if exchange.media_type == "text/event-stream" and exchange.stream.unfinished and exchange.stream.ends_in_marker:
+        yield Finding("an empty line after [DONE]", "the end of the body", at="end of body")
 
 
 @check(
@@ -101,7 +149,7 @@ def framing(exchange: Exchange) -> Iterator[Finding]:
     level=Level.MUST,
     lenses=[Lens.OPENAI],
     source=SSE,
-    remedy="Encode the stream as UTF-8, and never cut a token's bytes apart into two JSON strings.",
+    remedy="Encode the stream as UTF-8.",
     each=STREAMS,
     on=Usable.EVENTS,
 )
@@ -110,8 +158,32 @@ def utf8(exchange: Exchange) -> Iterator[Finding]:
 
     Every reader decodes it as UTF-8; other bytes turn into replacement characters in the caller's text.
     """
-    if exchange.stream.undecodable:
+    if exchange.complete and exchange.stream.undecodable:
         yield Finding("UTF-8", f"{exchange.stream.undecodable} lines that are not", at="body")
+
+
+@check(
+    "chat.stream.characters",
+    level=Level.MUST,
+    lenses=[Lens.OPENAI],
+    source="OpenAI API reference, chat completions, stream",
+    remedy="Hold a token's bytes back until they make a whole character; most engines have such a decoder.",
+    joint=[after_close, plain_probes.unicode_text],
+    on=Usable.SUCCESS,
+)
+def characters(stream: Exchange, plain: Exchange) -> Iterator[Outcome]:
+    """A character whose bytes belong to several tokens arrives whole.
+
+    Decoded token by token it becomes U+FFFD: emoji and rare scripts are lost in streams alone.
+    """
+    if stream.garbled or not stream.text:
+        yield NotApplicable("there is no text to read")
+    elif REPLACED in plain.text:
+        yield NotApplicable("the unstreamed answer has replacement characters too: they are the model's own")
+    elif REPLACED in stream.text:
+        yield Finding(f"no U+FFFD, as in {show(plain.text)}", show(stream.text), at="/choices/0/delta/content")
+    elif stream.text.isascii():
+        yield NotApplicable("the model repeated no character that takes several bytes")
 
 
 @check(
@@ -129,9 +201,7 @@ def json_chunks(exchange: Exchange) -> Iterator[Finding]:
     Clients parse each event by itself; one that is not JSON ends the answer with an exception.
     """
     for chunk in exchange.stream.chunks:
-        if "\n" in chunk.event.data and isinstance(chunk.value, Malformed):
-            continue
-        if not isinstance(chunk.value, dict):
+        if not isinstance(chunk.value, dict) and not _run_together(chunk.event) and not chunk.tells_error:
             got = f"{chunk.value.reason}: " if isinstance(chunk.value, Malformed) else ""
             yield Finding("one JSON object", got + show(chunk.event.data), at=f"event {chunk.event.index}")
             return
@@ -152,12 +222,12 @@ def done(exchange: Exchange) -> Iterator[Finding]:
     Clients read until this event; without it they wait for more, or cannot tell a whole answer from a cut one.
     What follows it is lost.
     """
-    if not exchange.complete:
+    if not exchange.complete or any(chunk.tells_error for chunk in exchange.stream.chunks):
         return
     events = exchange.stream.events
     marks = [event.index for event in events if event.data.strip() == DONE]
-    if not marks and events[-1].data.endswith(f"\n{DONE}"):
-        return  # chat.stream.framing tells of the empty lines that are missing
+    if not marks and (exchange.stream.unfinished or _run_together(events[-1])):
+        return  # chat.stream.framing and chat.stream.last_event tell of the empty lines that are missing
     if not marks:
         yield Finding(DONE, show(events[-1].data), at=f"event {events[-1].index}")
     elif marks[0] != events[-1].index:
@@ -189,18 +259,35 @@ def closed(exchange: Exchange) -> Iterator[Finding]:
     level=Level.MUST,
     lenses=ALL,
     source="RFC 9112, message framing",
-    remedy="Find what cuts the connection: a worker that dies, a proxy's read timeout, a missing final chunk.",
+    remedy="Find what cuts or stops it: a worker that dies, a proxy's read timeout, a missing end token.",
     each=STREAMS,
-    on=Usable.EVENTS,
+    on=Usable.RESPONSE,
 )
-def complete(exchange: Exchange) -> Iterator[Finding]:
-    """The connection is not cut before the stream's end.
+def complete(exchange: Exchange) -> Iterator[Outcome]:
+    """A stream comes to its end: it is not cut, it does not fall silent, and it does not go on for ever.
 
     The caller gets half an answer, and an exception or, worse, none.
     """
     failure = exchange.reply.failure
-    if failure is not None and failure.kind in UNFINISHED:
+    if exchange.status != 200:
+        yield NotApplicable("there is no stream")
+    elif failure is not None and failure.kind is FailureKind.TOTAL_TIMEOUT and _still_speaking(exchange):
+        yield Undecided(f"{failure.message}, though tokens still came; latency.total_time judges the speed")
+    elif failure is not None and failure.kind is not FailureKind.NOT_CLOSED:
         yield Finding("the whole stream", failure.message, at="end of body")
+
+
+def _still_speaking(exchange: Exchange) -> bool:
+    """Whether the answer was slow rather than stuck or endless: within its token limit, and not silent at last."""
+    times = [chunk.event.at_ns for chunk in exchange.stream.chunks if chunk.has_token]
+    limit, ended_ns = as_object(exchange.sent).get("max_tokens"), exchange.reply.timings.ended_ns
+    return (
+        bool(times)
+        and is_integer(limit)
+        and len(times) <= limit
+        and ended_ns is not None
+        and ended_ns - times[-1] < ALIVE_NS
+    )
 
 
 @check(
@@ -238,12 +325,33 @@ def no_error_event(exchange: Exchange) -> Iterator[Finding]:
     The caller has shown half an answer by then, and was answered 200.
     """
     for chunk in exchange.stream.chunks:
-        if chunk.object.get("error") or (chunk.event.event == "error" and chunk.object):
-            yield Finding("no error", show(chunk.object), at=_at(chunk, "/error"))
+        if chunk.tells_error:
+            yield Finding("no error", show(chunk.event.data), at=_at(chunk, "/error"))
             return
 
 
 # The chunks
+
+
+@check(
+    "chat.stream.shape",
+    level=Level.MUST,
+    lenses=ALL,
+    source=STREAMING,
+    remedy="Compare a chunk with schemas/openai/chat_completion_chunk.json, field by field.",
+    each=STREAMS,
+    on=Usable.EVENTS,
+)
+def shape(exchange: Exchange) -> Iterator[Finding]:
+    """A chunk's fields, where present, are of the right type.
+
+    Typed clients raise on the first field that is not.
+    """
+    for chunk in _data(exchange):
+        found = problem("openai/chat_completion_chunk.json", chunk.value)
+        if found is not None:
+            yield Finding(found.expected, found.got, at=_at(chunk, found.pointer))
+            return
 
 
 @check(
@@ -280,7 +388,35 @@ def id_constant(exchange: Exchange) -> Iterator[Finding]:
 
     Clients that join chunks by id see as many answers as there are ids.
     """
-    yield from _constant(exchange, "id", lambda value: isinstance(value, str) and bool(value), "a non-empty string")
+    yield from _constant(exchange, "id", _is_name, "a non-empty string")
+
+
+@check(
+    "chat.stream.id_unique",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=STREAMING,
+    remedy="Make a new id for each response.",
+    across=STREAMS,
+    on=Usable.EVENTS,
+)
+def id_unique(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
+    """No two streams have the same `id`.
+
+    Logs and stores that keep answers by id overwrite one with the other.
+    """
+    first: dict[str, str] = {}
+    for exchange in exchanges:
+        name = next((chunk.object.get("id") for chunk in _data(exchange)), None)
+        if isinstance(name, str) and name:
+            if name in first:
+                yield Finding(
+                    "an id of its own", f"{show(name)}, as {first[name]}", at="event 0 /id", exchange_id=exchange.id
+                )
+                return
+            first[name] = exchange.id
+    if not first:
+        yield NotApplicable("no stream told an id; see chat.stream.id_constant")
 
 
 @check(
@@ -297,7 +433,7 @@ def model_constant(exchange: Exchange) -> Iterator[Finding]:
 
     Accounting by model takes the name from whichever chunk it sees.
     """
-    yield from _constant(exchange, "model", lambda value: isinstance(value, str) and bool(value), "a non-empty string")
+    yield from _constant(exchange, "model", _is_name, "a non-empty string")
 
 
 @check(
@@ -327,17 +463,34 @@ def created_constant(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.EVENTS,
 )
 def choices(exchange: Exchange) -> Iterator[Finding]:
-    """Each chunk has an array `choices`, empty only where the chunk tells the usage.
+    """Each chunk has an array `choices`.
 
-    The SDK iterates over it in every chunk; naive callers take its first item.
+    The SDK's readers iterate over it in every chunk, and raise where it is null or missing.
     """
     for chunk in _data(exchange):
-        value = chunk.object.get("choices")
-        if not isinstance(value, list):
-            yield Finding("an array", show(value), at=_at(chunk, "/choices"))
+        if not isinstance(chunk.object.get("choices"), list):
+            yield Finding("an array", show(chunk.object.get("choices")), at=_at(chunk, "/choices"))
             return
-        azure_like = any(key in chunk.object for key in ("prompt_filter_results", "prompt_annotations"))
-        if not value and chunk.object.get("usage") is None and not azure_like:
+
+
+@check(
+    "chat.stream.choices_filled",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=STREAMING,
+    remedy="Send a comment (`: ping`) to keep a connection alive, not a chunk without choices.",
+    each=STREAMS,
+    on=Usable.EVENTS,
+)
+def choices_filled(exchange: Exchange) -> Iterator[Finding]:
+    """Only a chunk that tells the usage has an empty `choices`.
+
+    Many callers take the first choice of every chunk, and crash on one that has none.
+    """
+    for chunk in _data(exchange):
+        # Chunks that tell of content filters come before the first choice, by their publisher's own documents.
+        tells = ("usage", "prompt_filter_results", "prompt_annotations")
+        if chunk.object.get("choices") == [] and all(chunk.object.get(key) is None for key in tells):
             yield Finding("a choice, or the usage", "an empty array and no usage", at=_at(chunk, "/choices"))
             return
 
@@ -399,7 +552,7 @@ def content_string(exchange: Exchange) -> Iterator[Finding]:
     """
     for chunk, place, choice in _choices(exchange):
         part = as_object(choice.get("delta"))
-        for key in ("content", "reasoning_content", "reasoning", "refusal"):
+        for key in TEXTS:
             if part.get(key) is not None and not isinstance(part[key], str):
                 yield Finding("a string or null", show(part[key]), at=_at(chunk, f"/choices/{place}/delta/{key}"))
                 return
@@ -419,19 +572,16 @@ def role(exchange: Exchange) -> Iterator[Finding]:
 
     Callers store the joined message as the next turn's history, and that needs its role.
     """
-    if _unreadable(exchange):
+    if not exchange.stream.readable:
         return
-    seen: set[Any] = set()
+    begun: set[int | None] = set()
     for chunk, place, choice in _choices(exchange):
-        part = as_object(choice.get("delta"))
-        at = _at(chunk, f"/choices/{place}/delta/role")
-        first = show(choice.get("index")) not in seen
-        seen.add(show(choice.get("index")))
-        if part.get("role") not in (None, "assistant"):
-            yield Finding("assistant", show(part["role"]), at=at)
-            return
-        if first and isinstance(choice.get("delta"), dict) and part.get("role") != "assistant":
-            yield Finding("assistant", show(part.get("role")), at=at)
+        told = as_object(choice.get("delta")).get("role")
+        number = choice["index"] if is_integer(choice.get("index")) else None
+        first = number not in begun
+        begun.add(number)
+        if told != "assistant" and (first or told is not None):
+            yield Finding("assistant", show(told), at=_at(chunk, f"/choices/{place}/delta/role"))
             return
 
 
@@ -450,11 +600,10 @@ def content(exchange: Exchange) -> Iterator[Outcome]:
     An empty answer is what a broken template or parser looks like from outside.
     """
     stream = exchange.stream
-    broken = any(not isinstance(c.get("delta"), dict) for _, _, c in _choices(exchange)) or _unreadable(exchange)
-    if broken or not exchange.complete:
-        yield NotApplicable("the chunks cannot be read; see chat.stream.json and chat.stream.delta")
-    elif not stream.content() and stream.finish_reasons(0) == ["length"] and stream.reasoning():
-        yield NotApplicable("the token limit was spent on reasoning")
+    if exchange.garbled:
+        yield NotApplicable("the stream cannot be read; see the other checks of chat.stream")
+    elif not stream.content() and stream.finish_reasons(0) == ["length"]:
+        yield NotApplicable("the token limit was spent before any answer")
     elif not stream.content():
         yield Finding("some text", "no content in any delta", at="/choices/0/delta/content")
 
@@ -473,10 +622,9 @@ def not_cumulative(exchange: Exchange) -> Iterator[Finding]:
 
     Clients append deltas; repeated text shows as "one one, two one, two, three".
     """
-    texts = [t for chunk in exchange.stream.chunks if isinstance(t := chunk.delta().get("content"), str) and t]
-    grown = sum(later.startswith(earlier) and len(later) > len(earlier) for earlier, later in itertools.pairwise(texts))
-    if len(texts) >= 4 and grown >= 0.8 * (len(texts) - 1):
-        yield Finding("new text only", f"each delta repeats the last: {show(texts[-1])}", at="/choices/0/delta/content")
+    if _cumulative(exchange):
+        got = f"each delta repeats the last: {show(_pieces(exchange)[-1])}"
+        yield Finding("new text only", got, at="/choices/0/delta/content")
 
 
 @check(
@@ -493,10 +641,9 @@ def no_repeats(exchange: Exchange) -> Iterator[Finding]:
 
     The words double in the caller's text.
     """
-    texts = [t for chunk in exchange.stream.chunks if isinstance(t := chunk.delta().get("content"), str) and t]
-    pairs = list(zip(texts[::2], texts[1::2], strict=False))
-    if len(pairs) >= 6 and len(set(texts)) >= 4 and all(first == second for first, second in pairs):
-        yield Finding("each piece once", f"every piece twice: {show(texts[:4])}", at="/choices/0/delta/content")
+    if _all_twice(exchange):
+        got = f"every piece twice: {show(_pieces(exchange)[:4])}"
+        yield Finding("each piece once", got, at="/choices/0/delta/content")
 
 
 @check(
@@ -513,13 +660,15 @@ def finish_reason_present(exchange: Exchange) -> Iterator[Finding]:
 
     Without it a caller cannot tell a whole answer from one that was cut off.
     """
-    if not exchange.complete or _unreadable(exchange) or _has_error(exchange):
+    if exchange.garbled:
         return
-    indexes = {choice.get("index", 0) for _, _, choice in _choices(exchange) if is_integer(choice.get("index", 0))}
-    for number in sorted(indexes):
-        reasons = [c.get("finish_reason") for _, _, c in _choices(exchange) if c.get("index", 0) == number]
-        if all(reason is None for reason in reasons):
-            yield Finding("a finish_reason", "none in any chunk", at=f"/choices/{number}/finish_reason")
+    told: dict[int, bool] = {}
+    for _, _, choice in _choices(exchange):
+        number = choice.get("index", 0)
+        if is_integer(number):
+            told[number] = told.get(number, False) or bool(choice.get("finish_reason"))
+    for number in sorted(number for number, ended in told.items() if not ended):
+        yield Finding("a finish_reason", "none in any chunk", at=f"/choices/{number}/finish_reason")
 
 
 @check(
@@ -537,9 +686,9 @@ def finish_reason_once(exchange: Exchange) -> Iterator[Finding]:
     Callers act on it: two endings run a tool twice, or close a stream that goes on.
     """
     counts = Counter(
-        choice.get("index", 0)
+        choice["index"]
         for _, _, choice in _choices(exchange)
-        if choice.get("finish_reason") is not None and is_integer(choice.get("index", 0))
+        if choice.get("finish_reason") and is_integer(choice.get("index"))
     )
     for number, count in counts.items():
         if count > 1:
@@ -562,14 +711,14 @@ def finish_reason_last(exchange: Exchange) -> Iterator[Finding]:
     """
     finished: set[int] = set()
     for chunk, place, choice in _choices(exchange):
-        number = choice.get("index", 0)
+        number = choice.get("index")
         if not is_integer(number):
             continue
         part = as_object(choice.get("delta"))
-        if number in finished and any(part.get(key) for key in ("content", "tool_calls")):
+        if number in finished and any(part.get(key) for key in (*TEXTS, "tool_calls")):
             yield Finding("nothing after finish_reason", show(part), at=_at(chunk, f"/choices/{place}/delta"))
             return
-        if choice.get("finish_reason") is not None:
+        if choice.get("finish_reason"):
             finished.add(number)
 
 
@@ -589,7 +738,7 @@ def finish_reason_value(exchange: Exchange) -> Iterator[Finding]:
     """
     for chunk, place, choice in _choices(exchange):
         reason = choice.get("finish_reason")
-        if reason is not None and reason not in FINISH_REASONS:
+        if isinstance(reason, str) and reason not in FINISH_REASONS:
             yield Finding(
                 " or ".join(FINISH_REASONS[:4]), show(reason), at=_at(chunk, f"/choices/{place}/finish_reason")
             )
@@ -602,19 +751,63 @@ def finish_reason_value(exchange: Exchange) -> Iterator[Finding]:
     lenses=[Lens.OPENAI],
     source=STREAMING,
     remedy='Say "length" when the token limit ended the answer.',
-    each=[cut],
+    joint=[cut, chat_stream],
     on=Usable.EVENTS,
 )
-def finish_reason_length(exchange: Exchange) -> Iterator[Outcome]:
+def finish_reason_length(short: Exchange, whole: Exchange) -> Iterator[Outcome]:
     """A streamed answer that the token limit cut off says "length".
 
     "stop" tells the caller that a torso is the whole answer.
     """
-    reasons = exchange.stream.finish_reasons(0)
-    if not reasons or reasons[-1] not in FINISH_REASONS:
-        yield NotApplicable("the finish reason itself is missing or unknown")
-    elif reasons[-1] == "stop" and "thirty" not in exchange.text:
-        yield Finding("length", show(reasons[-1]), at="/choices/0/finish_reason")
+    if short.finish_reason == "length":
+        return
+    if short.finish_reason == "stop" and _is_beginning(_said(short), _said(whole)):
+        yield Finding("length", f'"stop" after {show(_said(short))}', at="/choices/0/finish_reason")
+    else:
+        yield NotApplicable("the answer was not cut, or its finish reason is missing or unknown")
+
+
+@check(
+    "chat.stream.max_tokens",
+    level=Level.MUST,
+    lenses=[Lens.OPENAI],
+    source="OpenAI API reference, chat completions, max_tokens",
+    remedy="Pass the token limit on where you stream, too.",
+    joint=[cut, chat_stream],
+    on=Usable.EVENTS,
+)
+def max_tokens(short: Exchange, whole: Exchange) -> Iterator[Outcome]:
+    """`max_tokens` limits a streamed answer.
+
+    Callers bound what an answer may cost by it.
+    """
+    told = as_object(whole.stream.usage).get("completion_tokens")
+    if short.garbled or whole.garbled or not is_integer(told) or told <= 2 * CUT_TOKENS or not _said(whole):
+        yield NotApplicable("the whole answer is too short to tell, or its tokens were not counted")
+    elif len(_said(short)) >= len(_said(whole)):
+        yield Finding(f"at most {CUT_TOKENS} tokens", f"all of {show(_said(short))}", at="/choices/0/delta/content")
+
+
+@check(
+    "chat.stream.n",
+    level=Level.MUST,
+    lenses=[Lens.OPENAI],
+    source="OpenAI API reference, chat completions, n",
+    remedy="Give each chunk the index of the answer it belongs to, or refuse `n` with 400.",
+    each=[several],
+    on=Usable.EVENTS,
+    needs=[Capability.MULTIPLE_CHOICES],
+)
+def n(exchange: Exchange) -> Iterator[Outcome]:
+    """Several answers that are streamed side by side are told apart by their index.
+
+    Under one index their words mix; where `n` is ignored the second answer never comes.
+    """
+    indexes = {choice["index"] for _, _, choice in _choices(exchange) if is_integer(choice.get("index"))}
+    if exchange.garbled or not indexes:
+        yield NotApplicable("the stream cannot be read, or its choices have no index")
+    elif indexes != {0, 1}:
+        yield Finding("the indexes 0 and 1", show(sorted(indexes)), at="/choices")
 
 
 # The usage
@@ -630,14 +823,19 @@ def finish_reason_length(exchange: Exchange) -> Iterator[Outcome]:
     on=Usable.EVENTS,
 )
 def usage_final(exchange: Exchange) -> Iterator[Finding]:
-    """With `include_usage` the stream ends with a chunk that tells the usage.
+    """With `include_usage` the usage is told after the last piece of the answer.
 
     Metering of streams, the caller's and the router's, has no other source.
     """
-    if not exchange.complete or _unreadable(exchange):
+    if exchange.garbled:
         return
-    if not isinstance(exchange.stream.usage, dict):
-        yield Finding("an object `usage` in the last chunk", show(exchange.stream.usage), at="/usage")
+    told = [chunk for chunk in exchange.stream.chunks if chunk.object.get("usage") is not None]
+    spoken = [chunk.event.index for chunk in exchange.stream.chunks if chunk.has_token]
+    if not told:
+        yield Finding("a chunk with `usage` before [DONE]", "none", at="/usage")
+    elif spoken and told[-1].event.index < spoken[-1]:
+        got = f"in event {told[-1].event.index}, with pieces up to event {spoken[-1]}"
+        yield Finding("the usage after the last piece", got, at=_at(told[-1], "/usage"))
 
 
 @check(
@@ -686,25 +884,63 @@ def usage_counts(exchange: Exchange) -> Iterator[Finding]:
 
 
 @check(
+    "chat.stream.usage.null_before",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=f"{STREAMING}, stream_options.include_usage",
+    remedy="Send `usage: null`, or no usage, until the last chunk; where you count along, count from the true prompt.",
+    each=[chat_stream],
+    on=Usable.EVENTS,
+)
+def usage_null_before(exchange: Exchange) -> Iterator[Outcome]:
+    """Before the last usage a chunk tells none, or a true count so far: the same prompt, and an answer that only grows.
+
+    Readers that take the first usage they meet, or the largest, charge for something else.
+    """
+    told = [chunk for chunk in exchange.stream.chunks if isinstance(chunk.object.get("usage"), dict)]
+    if not told:
+        yield NotApplicable("no usage was told; see chat.stream.usage.final")
+        return
+    counts = [[c.object["usage"].get(key) for key in ("prompt_tokens", "completion_tokens")] for c in told]
+    for chunk, (earlier, later) in zip(told, itertools.pairwise(counts), strict=False):
+        if not all(map(is_integer, (*earlier, *later))):
+            return
+        if earlier[0] != later[0] or earlier[1] > later[1]:
+            got = f"{show(chunk.object['usage'])}, and {show(counts[-1])} at the end"
+            yield Finding("null, or the count so far", got, at=_at(chunk, "/usage"))
+            return
+
+
+@check(
     "chat.stream.usage.same_as_unstreamed",
     level=Level.SHOULD,
     lenses=[Lens.OPENAI],
     source="OpenAI API reference, usage",
-    remedy="Count the prompt's tokens once, in the code that both ways share.",
+    remedy="Count tokens once, in the code that both ways share; a chunk is not a token.",
     joint=[chat_stream, twin],
     on=Usable.SUCCESS,
 )
 def usage_same(stream: Exchange, plain: Exchange) -> Iterator[Outcome]:
-    """The same prompt counts the same tokens, streamed or not.
+    """The same prompt counts the same tokens, streamed or not, and so does the same answer.
 
     Otherwise one of the two is charged wrongly.
     """
-    streamed = as_object(stream.stream.usage).get("prompt_tokens")
-    unstreamed = as_object(plain.answer.get("usage")).get("prompt_tokens")
-    if not is_integer(streamed) or not is_integer(unstreamed) or min(streamed, unstreamed) <= 0:
+    streamed, unstreamed = as_object(stream.stream.usage), as_object(plain.answer.get("usage"))
+    same_text = stream.text.strip() == plain.text.strip() and stream.finish_reason == plain.finish_reason
+    # Hidden thoughts are counted too, and may well differ between two answers with the same words.
+    thoughts = _thoughts(streamed) or _thoughts(unstreamed) or bool(stream.stream.reasoning())
+    compared = False
+    for key, slack, comparable in (
+        ("prompt_tokens", 0, True),
+        ("completion_tokens", SAME_TOKENS, same_text and bool(stream.text) and not thoughts),
+    ):
+        said, meant = streamed.get(key), unstreamed.get(key)
+        if comparable and is_integer(said) and is_integer(meant) and min(said, meant) > 0:
+            compared = True
+            if abs(said - meant) > slack:
+                yield Finding(f"{meant}, as without streaming", str(said), at=f"/usage/{key}")
+    if not compared:
         yield NotApplicable("one of the two told no usage")
-    elif streamed != unstreamed:
-        yield Finding(f"{unstreamed} prompt tokens, as without streaming", str(streamed), at="/usage/prompt_tokens")
 
 
 @check(
@@ -739,22 +975,37 @@ def usage_not_unasked(exchange: Exchange) -> Iterator[Finding]:
     each=[chat_stream],
     on=Usable.EVENTS,
 )
-def incremental(exchange: Exchange) -> Iterator[Finding]:
-    """A stream arrives as it is made, not all at once at its end.
+def incremental(exchange: Exchange) -> Iterator[Outcome]:
+    """A long answer arrives as it is made, not all at once at its end.
 
     A buffered stream has the latency of a whole answer, and its time to first token gets the mapping delisted.
     An answer that is whole within a second is not held against a fast server.
     """
     timing = stream_timing(exchange)
-    if timing is None or len(timing.token_times_s) < 5 or timing.total_time_s < 1.0:
+    if timing is None:
+        yield NotApplicable("no token came; see chat.stream.content")
         return
-    first, last = timing.token_times_s[0], timing.token_times_s[-1]
-    if last - first < 0.05 * timing.total_time_s:
-        yield Finding(
-            "tokens spread over the time of the answer",
-            f"{len(timing.token_times_s)} pieces within {last - first:.3f} s, after {first:.3f} s of silence",
-            at="arrival times",
-        )
+    first, whole = timing.time_to_first_token_s, timing.total_time_s
+    long = len(_said(exchange)) >= LONG_CHARACTERS
+    if not long or whole < SLOW_S or first < 0.8 * whole or _bursts(timing) > MOST_BURSTS:
+        return
+    if timing.uncertainty_s > 0.1 * whole:
+        yield Undecided(f"our own process was busy for {timing.uncertainty_s:.3f} s meanwhile")
+        return
+    yield Finding(
+        "tokens spread over the time of the answer",
+        f"{len(_said(exchange))} characters in {_bursts(timing)} burst(s), after {first:.3f} s of silence",
+        at="arrival times",
+    )
+
+
+def _bursts(timing: StreamTiming) -> int:
+    """How many moments the tokens came in; a fast engine's tokens come in many, however quick they follow."""
+    count, since = 0, -BURST_S
+    for at in timing.token_times_s:
+        if at - since >= BURST_S:
+            count, since = count + 1, at
+    return count
 
 
 @check(
@@ -769,21 +1020,60 @@ def incremental(exchange: Exchange) -> Iterator[Finding]:
 def equals_unstreamed(stream: Exchange, plain: Exchange) -> Iterator[Outcome]:
     """At temperature 0 the joined deltas tell the same as the unstreamed answer.
 
-    Batches of other requests may change a model's words, so only what points to the wire is held against it: an
-    answer that is the other one with its beginning or end cut off, or without its spaces.
+    What is lost or doubled on the way is lost to every user who streams. Batches of other requests may change a
+    model's words, so only what points to the wire is held against it: one of the two answers is the other with a
+    piece missing, with pieces twice, or without its spaces.
     """
-    streamed, whole = stream.text, plain.text
-    if not streamed or not whole or stream.finish_reason != plain.finish_reason or _unreadable(stream):
+    streamed, whole = stream.text.strip(), plain.text.strip()
+    if not streamed or not whole or stream.finish_reason != plain.finish_reason or stream.garbled:
         yield NotApplicable("there are no two answers to compare")
-    elif len(streamed) < len(whole) and _damaged(streamed, whole):
-        yield Finding(show(whole), show(streamed), at="/choices/0/delta/content")
+    elif streamed == whole or _all_twice(stream) or _cumulative(stream):
+        return
+    elif why := _damage(stream, plain):
+        yield Finding(show(whole), show(streamed), at="/choices/0/delta/content", note=why)
+    else:
+        yield NotApplicable("the model worded its two answers differently")
 
 
-def _damaged(streamed: str, whole: str) -> bool:
+def _damage(stream: Exchange, plain: Exchange) -> str | None:
+    """How the streamed text came from the whole one, where that is plain to see."""
+    streamed, whole = stream.text.strip(), plain.text.strip()
     if "".join(streamed.split()) == "".join(whole.split()):
-        return True
-    part = streamed.strip()
-    return len(part) > 20 and (whole.strip().startswith(part) or whole.strip().endswith(part))
+        return "white space was lost or added"
+    if _without_repeats(_pieces(stream), plain.text):
+        return "a piece came twice"
+    less, more, word = (streamed, whole, "lost") if len(streamed) < len(whole) else (whole, streamed, "added")
+    head = _common(less, more)
+    tail = _common(less[head:][::-1], more[head:][::-1])
+    # A model may well say a word more or less; then it also counts a token more or less.
+    if len(less) < LEAST_CHARACTERS or head + tail < len(less) or (head and not _same_count(stream, plain)):
+        return None
+    return f"{show(more[head : len(more) - tail])} was {word}"
+
+
+def _common(one: str, other: str) -> int:
+    """The length of the beginning that two texts share."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _without_repeats(pieces: Sequence[str], whole: str) -> bool:
+    """Whether leaving out pieces that repeat the one before them gives the whole text."""
+    at, skipped, before = 0, 0, None
+    for piece in pieces:
+        if whole.startswith(piece, at):
+            at += len(piece)
+        elif piece == before:
+            skipped += 1
+        else:
+            return False
+        before = piece
+    return skipped > 0 and at == len(whole)
+
+
+def _same_count(stream: Exchange, plain: Exchange) -> bool:
+    said = as_object(stream.stream.usage).get("completion_tokens")
+    return is_integer(said) and said == as_object(plain.answer.get("usage")).get("completion_tokens")
 
 
 @check(
@@ -792,19 +1082,20 @@ def _damaged(streamed: str, whole: str) -> bool:
     lenses=[Lens.OPENAI],
     source="RFC 9110, section 2.3; users close pages",
     remedy="Treat a client that leaves as an end of that request alone: cancel its generation and free its slot.",
-    joint=[early_close, after_close],
+    joint=[chat_stream, early_close, after_close],
     on=Usable.ANYTHING,
 )
-def survives_close(left: Exchange, after: Exchange) -> Iterator[Outcome]:
-    """After a client leaves a stream, the next question is answered.
+def survives_close(usual: Exchange, left: Exchange, after: Exchange) -> Iterator[Outcome]:
+    """After a client leaves a stream, the next stream is answered.
 
     A worker that dies, or a slot that stays taken, takes down the callers that come after.
     """
-    if not left.reply.closed_early:
-        yield NotApplicable("the stream ended before we could leave it")
+    if usual.status != 200 or not usual.complete or not left.reply.closed_early:
+        yield NotApplicable("streams do not work here, or this one ended before we could leave it")
+    elif after.unreachable and after.status is not None:
+        yield Undecided(f"could not tell: {describe(after)}")
     elif after.status != 200 or not after.complete:
-        got = after.reply.failure.message if after.reply.failure else f"HTTP {after.status}"
-        yield Finding("HTTP 200", got, at="status", exchange_id=after.id)
+        yield Finding("a whole stream", describe(after), at="status", exchange_id=after.id)
 
 
 # What they share
@@ -815,8 +1106,13 @@ def _at(chunk: Chunk, pointer: str) -> str:
 
 
 def _data(exchange: Exchange) -> list[Chunk]:
-    """The chunks that are objects and tell no error: others have checks of their own."""
-    return [c for c in exchange.stream.chunks if isinstance(c.value, dict) and not c.object.get("error")]
+    """The chunks that are objects, tell no error, and come before [DONE]: others have checks of their own."""
+    end = next((event.index for event in exchange.stream.events if event.data.strip() == DONE), None)
+    return [
+        chunk
+        for chunk in exchange.stream.chunks
+        if isinstance(chunk.value, dict) and not chunk.tells_error and (end is None or chunk.event.index < end)
+    ]
 
 
 def _choices(exchange: Exchange) -> Iterator[tuple[Chunk, int, dict[str, Any]]]:
@@ -825,27 +1121,54 @@ def _choices(exchange: Exchange) -> Iterator[tuple[Chunk, int, dict[str, Any]]]:
             yield chunk, place, choice
 
 
-def _unreadable(exchange: Exchange) -> bool:
-    stream = exchange.stream
-    return (
-        any(not isinstance(chunk.value, dict) for chunk in stream.chunks)
-        or any(not isinstance(c.delta().get("content"), str | type(None)) for c in stream.chunks)
-        or bool(stream.unknown_lines)
-        or stream.unfinished
-        or not stream.chunks
-    )
+def _pieces(exchange: Exchange) -> list[str]:
+    """The first choice's pieces of text, as they came."""
+    return [t for chunk in exchange.stream.chunks if isinstance(t := chunk.delta().get("content"), str) and t]
 
 
-def _has_error(exchange: Exchange) -> bool:
-    return any(chunk.object.get("error") for chunk in exchange.stream.chunks)
+def _said(exchange: Exchange) -> str:
+    """All that a streamed answer thought and said."""
+    return exchange.stream.reasoning() + exchange.stream.content()
 
 
-def _constant(exchange: Exchange, key: str, good: Any, expected: str) -> Iterator[Finding]:
+def _is_beginning(short: str, whole: str) -> bool:
+    short, whole = short.strip(), whole.strip()
+    return 0 < len(short) < len(whole) and whole.startswith(short)
+
+
+def _cumulative(exchange: Exchange) -> bool:
+    texts = _pieces(exchange)
+    grown = sum(later.startswith(earlier) and len(later) > len(earlier) for earlier, later in itertools.pairwise(texts))
+    return len(texts) >= 4 and grown >= 0.8 * (len(texts) - 1)
+
+
+def _all_twice(exchange: Exchange) -> bool:
+    texts = _pieces(exchange)
+    pairs = list(zip(texts[::2], texts[1::2], strict=False))
+    return len(pairs) >= 6 and len(set(texts)) >= 4 and all(first == second for first, second in pairs)
+
+
+def _run_together(event: Event) -> bool:
+    """Whether the empty line between two events was left out, so that readers see one."""
+    return "\n" in event.data and all(line.lstrip().startswith(("{", DONE)) for line in event.data.split("\n"))
+
+
+def _thoughts(usage: dict[str, Any]) -> bool:
+    return bool(as_object(usage.get("completion_tokens_details")).get("reasoning_tokens"))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _constant(exchange: Exchange, key: str, good: Callable[[Any], bool], expected: str) -> Iterator[Finding]:
     first: Any = None
     for number, chunk in enumerate(_data(exchange)):
         value = chunk.object.get(key)
         if not good(value):
-            yield Finding(expected, show(value), at=_at(chunk, f"/{key}"))
+            typed = good is _is_name and key in chunk.object and not isinstance(value, str)
+            if not typed:  # else chat.stream.shape says so
+                yield Finding(expected, show(value), at=_at(chunk, f"/{key}"))
             return
         if number == 0:
             first = value

@@ -338,7 +338,7 @@ def not_legacy(exchange: Exchange) -> Iterator[Finding]:
 
 def _fragments(exchange: Exchange) -> Iterator[tuple[int, dict[str, Any]]]:
     """The pieces of streamed calls, each with the number of its event."""
-    if exchange.media_type == "text/event-stream":
+    if exchange.media_type == "text/event-stream" and not exchange.garbled:
         for chunk in exchange.stream.chunks:
             for part in objects(chunk.delta().get("tool_calls")):
                 yield chunk.event.index, part

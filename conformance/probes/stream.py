@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from roadworthy.conformance.facts import Capability
 from roadworthy.conformance.probe import Context, Draft, Probe, probe
 
 STREAMS: list[Probe] = []
 """Every probe that asks for a stream; the wire-level checks inspect them all. Other families add theirs."""
 
 COUNT = "Count from one to thirty in words, separated by commas."
+SCRIPTS = "naïve 東京 🚀"
+CUT_TOKENS = 8
+COUNTED = {"include_usage": True}
 
 
 @probe("chat.stream")
 def chat_stream(context: Context) -> Draft:
     """A streamed answer of a few sentences, with usage asked for."""
-    return context.chat(COUNT, stream=True, stream_options={"include_usage": True}, temperature=0)
+    return context.chat(COUNT, stream=True, stream_options=COUNTED, temperature=0)
 
 
 @probe("chat.stream.twin")
@@ -25,7 +29,13 @@ def twin(context: Context) -> Draft:
 @probe("chat.stream.cut")
 def cut(context: Context) -> Draft:
     """A streamed answer that the token limit cuts off, with no usage asked for."""
-    return context.chat(COUNT, stream=True, max_tokens=8)
+    return context.chat(COUNT, stream=True, max_tokens=CUT_TOKENS, temperature=0)
+
+
+@probe("chat.stream.choices", needs=[Capability.MULTIPLE_CHOICES])
+def several(context: Context) -> Draft:
+    """Two answers to one question, streamed side by side."""
+    return context.chat("Say hello.", stream=True, n=2, max_tokens=32)
 
 
 @probe("chat.stream.early_close")
@@ -36,8 +46,8 @@ def early_close(context: Context) -> Draft:
 
 @probe("chat.stream.after_close", after=[early_close])
 def after_close(context: Context) -> Draft:
-    """A plain question right after leaving a stream."""
-    return context.chat("Say hello.", max_tokens=16).with_limits(total_timeout_s=20)
+    """A stream right after leaving one, with letters of several scripts to repeat."""
+    return context.chat(f"Reply with exactly: {SCRIPTS}", stream=True, stream_options=COUNTED, temperature=0)
 
 
-STREAMS += [chat_stream, cut]
+STREAMS += [chat_stream, cut, several, after_close]

@@ -8,8 +8,10 @@ from roadworthy.sandbox import wire
 from roadworthy.sandbox.mutation import fault
 from roadworthy.sandbox.turn import ApiError, Frame, Kind, Stage, Turn
 
-LONG = 20
-"""Chunks from which an answer counts as long."""
+
+def _asks(turn: Turn, words: str) -> bool:
+    """Whether the question holds these words. Faults that change what is said keep to one question."""
+    return words in str(turn.body["messages"])
 
 
 def _first_choices(turn: Turn) -> list[dict[str, Any]]:
@@ -27,7 +29,7 @@ def _texts(turn: Turn) -> list[dict[str, Any]]:
 @fault("chat.stream.refused", caught_by={"chat.stream.status"}, at=Stage.REQUEST, on={Kind.STREAM})
 def refused(turn: Turn) -> None:
     """A long answer cannot be streamed."""
-    if "thirty" in str(turn.body["messages"]):
+    if _asks(turn, "thirty"):
         raise ApiError(400, "streaming is not supported", param="stream")
 
 
@@ -43,6 +45,12 @@ def content_type_missing(turn: Turn) -> None:
     del turn.headers["content-type"]
 
 
+@fault("chat.stream.ignored", caught_by={"chat.stream.content_type"}, at=Stage.REQUEST, on={Kind.STREAM})
+def ignored(turn: Turn) -> None:
+    """`stream` is ignored: the answer comes whole, as JSON."""
+    turn.body["stream"] = False
+
+
 @fault("chat.stream.ndjson", caught_by={"chat.stream.framing"}, at=Stage.FRAMES, on={Kind.STREAM})
 def ndjson(turn: Turn) -> None:
     """Each chunk is a line of JSON without `data:`."""
@@ -56,12 +64,20 @@ def no_blank_line(turn: Turn) -> None:
     turn.frames.append(Frame(b"\n"))
 
 
-@fault(
-    "chat.stream.last_event_open",
-    caught_by={"chat.stream.framing", "chat.stream.done"},
-    at=Stage.FRAMES,
-    on={Kind.STREAM},
-)
+@fault("chat.stream.stray_text", caught_by={"chat.stream.framing"}, at=Stage.FRAMES, on={Kind.STREAM})
+def stray_text(turn: Turn) -> None:
+    """A log line of the server lands in the stream."""
+    turn.frames.insert(2, Frame(b"WARNING: tokenizers parallelism is switched off\n"))
+
+
+@fault("chat.stream.last_chunk_open", caught_by={"chat.stream.framing"}, at=Stage.FRAMES, on={Kind.STREAM})
+def last_chunk_open(turn: Turn) -> None:
+    """There is no end marker, and the last chunk lacks its empty line, so that readers drop it."""
+    turn.frames.pop()
+    turn.frames[-1].data = turn.frames[-1].data.rstrip()
+
+
+@fault("chat.stream.last_event_open", caught_by={"chat.stream.last_event"}, at=Stage.FRAMES, on={Kind.STREAM})
 def last_event_open(turn: Turn) -> None:
     """The end marker lacks its empty line, so that readers drop it."""
     turn.frames[-1].data = b"data: [DONE]\n"
@@ -79,6 +95,14 @@ def latin1(turn: Turn) -> None:
     turn.frames = [Frame(frame.data.replace(b'"sandbox-1"', b'"sandb\xf6x"')) for frame in turn.frames]
 
 
+@fault("chat.stream.split_characters", caught_by={"chat.stream.characters"}, at=Stage.CHUNKS, on={Kind.STREAM})
+def split_characters(turn: Turn) -> None:
+    """Tokens are decoded one by one: a character of three bytes or more, in several tokens, is lost."""
+    if _asks(turn, "naïve"):
+        for delta in _texts(turn):
+            delta["content"] = "".join("\ufffd" if ord(letter) > 0x7FF else letter for letter in delta["content"])
+
+
 @fault("chat.stream.python_repr", caught_by={"chat.stream.json"}, at=Stage.FRAMES, on={Kind.STREAM})
 def python_repr(turn: Turn) -> None:
     """Chunks are written as Python prints them, with single quotes and None."""
@@ -90,6 +114,13 @@ def nan(turn: Turn) -> None:
     """A chunk holds NaN, which is not JSON."""
     frame = turn.frames[0]
     frame.data = frame.data.replace(b'"logprobs":null', b'"logprobs":NaN')
+
+
+@fault("chat.stream.two_objects", caught_by={"chat.stream.json"}, at=Stage.FRAMES, on={Kind.STREAM})
+def two_objects(turn: Turn) -> None:
+    """Two chunks share one data line."""
+    second = turn.frames.pop(1)
+    turn.frames[0].data = turn.frames[0].data.rstrip() + second.data.removeprefix(b"data: ")
 
 
 @fault("chat.stream.no_done", caught_by={"chat.stream.done"}, at=Stage.FRAMES, on={Kind.STREAM})
@@ -111,10 +142,16 @@ def usage_after_done(turn: Turn) -> None:
         turn.frames[-2], turn.frames[-1] = turn.frames[-1], turn.frames[-2]
 
 
+@fault("chat.stream.chunk_after_done", caught_by={"chat.stream.done"}, at=Stage.FRAMES, on={Kind.STREAM})
+def chunk_after_done(turn: Turn) -> None:
+    """The closing chunk comes again after the end marker."""
+    turn.frames.append(turn.frames[-2])
+
+
 @fault("chat.stream.left_open", caught_by={"chat.stream.closed"}, at=Stage.FRAMES, on={Kind.STREAM})
 def left_open(turn: Turn) -> None:
     """Long answers leave the connection open after the end marker."""
-    if len(turn.frames) > LONG:
+    if _asks(turn, "thirty"):
         turn.linger_s = 1.6
 
 
@@ -122,6 +159,12 @@ def left_open(turn: Turn) -> None:
 def cut_off(turn: Turn) -> None:
     """The connection breaks in the middle of every stream."""
     turn.abort_after_frame = len(turn.frames) // 2
+
+
+@fault("chat.stream.cut_at_once", caught_by={"chat.stream.complete"}, at=Stage.FRAMES, on={Kind.STREAM})
+def cut_at_once(turn: Turn) -> None:
+    """The connection breaks after the response head."""
+    turn.abort_after_frame = 0
 
 
 @fault("chat.stream.error_null", caught_by={"chat.stream.no_error_key"}, at=Stage.CHUNKS, on={Kind.STREAM})
@@ -138,7 +181,28 @@ def error_event(turn: Turn) -> None:
     turn.frames.insert(len(turn.frames) // 2, Frame(b"data: " + body + b"\n\n"))
 
 
+@fault("chat.stream.error_named", caught_by={"chat.stream.no_error_event"}, at=Stage.FRAMES, on={Kind.STREAM})
+def error_named(turn: Turn) -> None:
+    """Every stream fails in its middle, with an event of type "error" that holds a sentence."""
+    turn.frames[len(turn.frames) // 2 :] = [Frame(b"event: error\ndata: the engine ran out of memory\n\n")]
+
+
 # The chunks
+
+
+@fault("chat.stream.fingerprint_number", caught_by={"chat.stream.shape"}, at=Stage.CHUNKS, on={Kind.STREAM})
+def fingerprint_number(turn: Turn) -> None:
+    """`system_fingerprint` is a number."""
+    for chunk in turn.chunks:
+        chunk["system_fingerprint"] = 7
+
+
+@fault("chat.stream.id_number", caught_by={"chat.stream.shape"}, at=Stage.CHUNKS, on={Kind.STREAM})
+def id_number(turn: Turn) -> None:
+    """`id` is a number."""
+    number = abs(hash(turn.request_id))
+    for chunk in turn.chunks:
+        chunk["id"] = number
 
 
 @fault("chat.stream.object_wrong", caught_by={"chat.stream.object"}, at=Stage.CHUNKS, on={Kind.STREAM})
@@ -160,6 +224,13 @@ def id_missing(turn: Turn) -> None:
     """Chunks have no id."""
     for chunk in turn.chunks:
         del chunk["id"]
+
+
+@fault("chat.stream.id_fixed", caught_by={"chat.stream.id_unique"}, at=Stage.CHUNKS, on={Kind.STREAM})
+def id_fixed(turn: Turn) -> None:
+    """Every stream has the same id."""
+    for chunk in turn.chunks:
+        chunk["id"] = "chatcmpl-0"
 
 
 @fault("chat.stream.model_changes", caught_by={"chat.stream.model_constant"}, at=Stage.CHUNKS, on={Kind.STREAM})
@@ -198,7 +269,13 @@ def choices_null(turn: Turn) -> None:
             chunk["choices"] = None
 
 
-@fault("chat.stream.choices_empty", caught_by={"chat.stream.choices"}, at=Stage.CHUNKS, on={Kind.STREAM})
+@fault("chat.stream.choices_missing", caught_by={"chat.stream.choices"}, at=Stage.CHUNKS, on={Kind.STREAM})
+def choices_missing(turn: Turn) -> None:
+    """A stream begins with a chunk that has no choices."""
+    turn.chunks.insert(0, {key: value for key, value in turn.chunks[0].items() if key != "choices"})
+
+
+@fault("chat.stream.choices_empty", caught_by={"chat.stream.choices_filled"}, at=Stage.CHUNKS, on={Kind.STREAM})
 def choices_empty(turn: Turn) -> None:
     """Between the text come chunks that say nothing."""
     turn.chunks.insert(1, {**turn.chunks[0], "choices": []})
@@ -214,7 +291,7 @@ def index_missing(turn: Turn) -> None:
 @fault("chat.stream.message_for_delta", caught_by={"chat.stream.delta"}, at=Stage.CHUNKS, on={Kind.STREAM})
 def message_for_delta(turn: Turn) -> None:
     """A long answer's pieces are called `message`."""
-    if len(turn.chunks) > LONG:
+    if _asks(turn, "thirty"):
         for choice in _first_choices(turn):
             choice["message"] = choice.pop("delta")
 
@@ -222,8 +299,15 @@ def message_for_delta(turn: Turn) -> None:
 @fault("chat.stream.content_parts", caught_by={"chat.stream.content_string"}, at=Stage.CHUNKS, on={Kind.STREAM})
 def content_parts(turn: Turn) -> None:
     """The first piece of a long answer is an array of parts."""
-    if len(turn.chunks) > LONG and _texts(turn):
+    if _asks(turn, "thirty") and _texts(turn):
         _texts(turn)[0]["content"] = [{"type": "text", "text": "one"}]
+
+
+@fault("chat.stream.reasoning_list", caught_by={"chat.stream.content_string"}, at=Stage.CHUNKS, on={Kind.STREAM})
+def reasoning_list(turn: Turn) -> None:
+    """Thoughts are an array of strings."""
+    if _asks(turn, "thirty"):
+        _first_choices(turn)[0]["delta"]["reasoning_content"] = ["The user wants me to count."]
 
 
 @fault("chat.stream.role_missing", caught_by={"chat.stream.role"}, at=Stage.CHUNKS, on={Kind.STREAM})
@@ -252,7 +336,7 @@ def role_late(turn: Turn) -> None:
 @fault("chat.stream.no_content", caught_by={"chat.stream.content"}, at=Stage.CHUNKS, on={Kind.STREAM})
 def no_content(turn: Turn) -> None:
     """A long answer's pieces are empty."""
-    if len(turn.chunks) > LONG:
+    if _asks(turn, "thirty"):
         for delta in _texts(turn):
             delta["content"] = ""
 
@@ -260,7 +344,7 @@ def no_content(turn: Turn) -> None:
 @fault("chat.stream.cumulative", caught_by={"chat.stream.not_cumulative"}, at=Stage.CHUNKS, on={Kind.STREAM})
 def cumulative(turn: Turn) -> None:
     """Each delta of a long answer holds all the text so far."""
-    if len(turn.chunks) > LONG:
+    if _asks(turn, "thirty"):
         text = ""
         for delta in _texts(turn):
             text += delta["content"]
@@ -270,7 +354,7 @@ def cumulative(turn: Turn) -> None:
 @fault("chat.stream.doubled", caught_by={"chat.stream.no_repeats"}, at=Stage.CHUNKS, on={Kind.STREAM})
 def doubled(turn: Turn) -> None:
     """Each piece of a long answer is sent twice."""
-    if len(turn.chunks) > LONG:
+    if _asks(turn, "thirty"):
         texts = [chunk for chunk in turn.chunks if chunk["choices"] and chunk["choices"][0]["delta"].get("content")]
         turn.chunks = [again for chunk in turn.chunks for again in ([chunk, chunk] if chunk in texts else [chunk])]
 
@@ -283,7 +367,7 @@ def doubled(turn: Turn) -> None:
 )
 def finish_reason_missing(turn: Turn) -> None:
     """A long answer's choice is never given a finish reason."""
-    if "thirty" in str(turn.body["messages"]):
+    if _asks(turn, "thirty"):
         for choice in _first_choices(turn):
             choice["finish_reason"] = None
 
@@ -300,7 +384,7 @@ def finish_reason_twice(turn: Turn) -> None:
 @fault("chat.stream.text_after_finish", caught_by={"chat.stream.finish_reason.last"}, at=Stage.CHUNKS, on={Kind.STREAM})
 def text_after_finish(turn: Turn) -> None:
     """The last piece of a long answer comes after the finish reason."""
-    if len(turn.chunks) > LONG and _texts(turn):
+    if _asks(turn, "thirty") and _texts(turn):
         last = next(number for number, c in enumerate(turn.chunks) if c["choices"] and c["choices"][0]["finish_reason"])
         turn.chunks[last - 1], turn.chunks[last] = turn.chunks[last], turn.chunks[last - 1]
 
@@ -318,12 +402,33 @@ def finish_reason_unknown(turn: Turn) -> None:
             choice["finish_reason"] = "eos_token"
 
 
+@fault(
+    "chat.stream.finish_reason_empty", caught_by={"chat.stream.finish_reason.value"}, at=Stage.CHUNKS, on={Kind.STREAM}
+)
+def finish_reason_empty(turn: Turn) -> None:
+    """The finish reason is an empty string until the end, where null belongs."""
+    if _asks(turn, "thirty") and turn.chunks[0]["choices"][0]["finish_reason"] is None:
+        turn.chunks[0]["choices"][0]["finish_reason"] = ""
+
+
 @fault("chat.stream.length_as_stop", caught_by={"chat.stream.finish_reason.length"}, at=Stage.CHUNKS, on={Kind.STREAM})
 def length_as_stop(turn: Turn) -> None:
     """A stream that the token limit cut says "stop"."""
     for choice in _first_choices(turn):
         if choice["finish_reason"] == "length":
             choice["finish_reason"] = "stop"
+
+
+@fault("chat.stream.limit_ignored", caught_by={"chat.stream.max_tokens"}, at=Stage.REQUEST, on={Kind.STREAM})
+def limit_ignored(turn: Turn) -> None:
+    """Streams have no token limit."""
+    turn.body.pop("max_tokens", None)
+
+
+@fault("chat.stream.one_index", caught_by={"chat.stream.n"}, at=Stage.REQUEST, on={Kind.STREAM})
+def one_index(turn: Turn) -> None:
+    """Where an answer is streamed, `n` is ignored."""
+    turn.body.pop("n", None)
 
 
 # The usage
@@ -333,6 +438,21 @@ def length_as_stop(turn: Turn) -> None:
 def usage_never(turn: Turn) -> None:
     """`include_usage` is ignored."""
     turn.chunks = [chunk for chunk in turn.chunks if chunk["choices"]]
+
+
+@fault("chat.stream.usage_too_early", caught_by={"chat.stream.usage.final"}, at=Stage.CHUNKS, on={Kind.STREAM})
+def usage_too_early(turn: Turn) -> None:
+    """The usage chunk comes first."""
+    if not turn.chunks[-1]["choices"]:
+        turn.chunks.insert(0, turn.chunks.pop())
+
+
+@fault("chat.stream.usage_zeros_before", caught_by={"chat.stream.usage.null_before"}, at=Stage.CHUNKS, on={Kind.STREAM})
+def usage_zeros_before(turn: Turn) -> None:
+    """Until the last chunk the usage is all zeros."""
+    for chunk in turn.chunks:
+        if "usage" in chunk and chunk["usage"] is None:
+            chunk["usage"] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
 @fault("chat.stream.usage_beside_finish", caught_by={"chat.stream.usage.own_chunk"}, at=Stage.CHUNKS, on={Kind.STREAM})
@@ -371,6 +491,21 @@ def usage_prompt_differs(turn: Turn) -> None:
     turn.usage["total_tokens"] = turn.usage["prompt_tokens"] + turn.usage["completion_tokens"]
 
 
+@fault(
+    "chat.stream.usage_counts_chunks",
+    caught_by={"chat.stream.usage.same_as_unstreamed"},
+    at=Stage.CHUNKS,
+    on={Kind.STREAM},
+)
+def usage_counts_chunks(turn: Turn) -> None:
+    """Chunks are counted for tokens, and each chunk holds four."""
+    for chunk in turn.chunks:
+        if chunk.get("usage") and _asks(turn, "thirty"):
+            counted = chunk["usage"]["completion_tokens"] // 4
+            total = chunk["usage"]["prompt_tokens"] + counted
+            chunk["usage"] = {**chunk["usage"], "completion_tokens": counted, "total_tokens": total}
+
+
 @fault("chat.stream.usage_unasked", caught_by={"chat.stream.usage.not_unasked"}, at=Stage.REQUEST, on={Kind.STREAM})
 def usage_unasked(turn: Turn) -> None:
     """The usage chunk is sent to everyone."""
@@ -383,34 +518,67 @@ def usage_unasked(turn: Turn) -> None:
 @fault("chat.stream.buffered", caught_by={"chat.stream.incremental"}, at=Stage.FRAMES, on={Kind.STREAM})
 def buffered(turn: Turn) -> None:
     """A proxy holds a long answer back until it is whole."""
-    if len(turn.frames) > LONG:
+    if _asks(turn, "thirty"):
         turn.frames = [Frame(b"".join(frame.data for frame in turn.frames), delay_s=1.2)]
+
+
+@fault("chat.stream.in_one_piece", caught_by={"chat.stream.incremental"}, at=Stage.FRAMES, on={Kind.STREAM})
+def in_one_piece(turn: Turn) -> None:
+    """The role comes at once, then the answer is made whole and sent as one delta."""
+    if _asks(turn, "thirty"):
+        first, *others = _texts(turn)
+        first["content"] += "".join(delta["content"] for delta in others)
+        for delta in others:
+            delta["content"] = ""
+        turn.frames = wire.frames(turn.chunks)
+        turn.frames[1].delay_s = 1.2
 
 
 @fault("chat.stream.first_token_lost", caught_by={"chat.stream.equals_unstreamed"}, at=Stage.CHUNKS, on={Kind.STREAM})
 def first_token_lost(turn: Turn) -> None:
     """The first piece of a long answer is lost."""
-    if len(turn.chunks) > LONG and _texts(turn):
+    if _asks(turn, "thirty") and _texts(turn):
         _texts(turn)[0]["content"] = ""
 
 
 @fault("chat.stream.spaces_lost", caught_by={"chat.stream.equals_unstreamed"}, at=Stage.CHUNKS, on={Kind.STREAM})
 def spaces_lost(turn: Turn) -> None:
     """Each piece is decoded by itself, and loses the space before it."""
-    if len(turn.chunks) > LONG:
+    if _asks(turn, "thirty"):
         for delta in _texts(turn):
             delta["content"] = delta["content"].strip()
+
+
+@fault("chat.stream.piece_lost", caught_by={"chat.stream.equals_unstreamed"}, at=Stage.CHUNKS, on={Kind.STREAM})
+def piece_lost(turn: Turn) -> None:
+    """A piece in the middle of a long answer is lost."""
+    if _asks(turn, "thirty") and len(_texts(turn)) > 20:
+        _texts(turn)[12]["content"] = ""
+
+
+@fault("chat.stream.piece_twice", caught_by={"chat.stream.equals_unstreamed"}, at=Stage.CHUNKS, on={Kind.STREAM})
+def piece_twice(turn: Turn) -> None:
+    """A piece of a long answer is sent again, as after a retry."""
+    if _asks(turn, "thirty") and len(turn.chunks) > 20:
+        turn.chunks.insert(7, turn.chunks[7])
+
+
+@fault("chat.stream.end_token_shown", caught_by={"chat.stream.equals_unstreamed"}, at=Stage.CHUNKS, on={Kind.STREAM})
+def end_token_shown(turn: Turn) -> None:
+    """The model's end token is shown at the end of a stream."""
+    if _asks(turn, "thirty"):
+        _texts(turn)[-1]["content"] += "<|im_end|>"
 
 
 _left: set[str] = set()
 
 
-@fault("chat.stream.dies_on_close", caught_by={"chat.stream.survives_close"}, at=Stage.REQUEST)
+@fault("chat.stream.dies_on_close", caught_by={"chat.stream.survives_close"}, at=Stage.REQUEST, on={Kind.STREAM})
 def dies_on_close(turn: Turn) -> None:
-    """When a client leaves a stream, its slot is never freed: the next plain question gets an error."""
+    """When a client leaves a stream, its slot is never freed: the next stream gets an error."""
     who = turn.request_headers.get("authorization", "")
-    if turn.body.get("stream") and len(turn.body) == 4 and "thirty" in str(turn.body["messages"]):
+    if _asks(turn, "thirty") and not {"stream_options", "temperature"} & set(turn.body):
         _left.add(who)
-    elif who in _left and "Reply with exactly" in str(turn.body["messages"]) and turn.body.get("stream"):
+    elif _asks(turn, "naïve") and who in _left:
         _left.discard(who)
         raise ApiError(500, "no free slot", type="server_error")

@@ -311,6 +311,7 @@ def _timings(watch: _Watch, reads: tuple[Read, ...] = ()) -> Timings:
         headers_ns=max(0, watch.head_ns - zero) if watch.head_ns else None,
         first_byte_ns=reads[0].at_ns if reads else None,
         last_byte_ns=reads[-1].at_ns if reads else None,
+        ended_ns=max(0, time.monotonic_ns() - zero) if zero else None,
         uncertainty_ns=watch.lag_ns,
     )
 

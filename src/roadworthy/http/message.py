@@ -105,6 +105,7 @@ class Timings:
     `connect_ns`  name look-up, TCP and TLS; None where a connection was reused
     `headers_ns`  response head complete
     `first_byte_ns`, `last_byte_ns`  of the body
+    `ended_ns`    the exchange was over: whole, given up, or cut
     `uncertainty_ns`  how far any reading may be late because our own process was busy
     """
 
@@ -113,6 +114,7 @@ class Timings:
     headers_ns: int | None = None
     first_byte_ns: int | None = None
     last_byte_ns: int | None = None
+    ended_ns: int | None = None
     uncertainty_ns: int = 0
 
 
