@@ -1,0 +1,368 @@
+"""The transport against hostile servers: each ends within its deadline, in bounded memory, with a clear word."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import ssl
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from roadworthy.http.aiohttp_transport import AiohttpTransport
+from roadworthy.http.message import FailureKind, Limits, Reply, Request
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+QUICK = Limits(connect_timeout_s=1.0, total_timeout_s=2.0, idle_timeout_s=0.6, max_body_bytes=1_000_000)
+MEGABYTE = 1_000_000
+
+
+@contextlib.asynccontextmanager
+async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Serve with `handler` on a free loopback port; nothing of it is left afterwards."""
+    tasks: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        writers.append(writer)
+        with contextlib.suppress(OSError, asyncio.CancelledError, asyncio.IncompleteReadError):
+            await handler(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.01)
+
+
+def ask(handler: Handler, limits: Limits = QUICK, *, times: int = 1, tls: ssl.SSLContext | None = None) -> list[Reply]:
+    """Send a server with this handler `times` requests over one transport."""
+
+    async def go() -> list[Reply]:
+        async with serving(handler, tls) as port:
+            transport = AiohttpTransport()
+            scheme = "https" if tls else "http"
+            request = Request("POST", f"{scheme}://127.0.0.1:{port}/v1/chat/completions", (("X-Key", "sk-1"),), b"{}")
+            try:
+                return [await transport.send(request, limits) for _ in range(times)]
+            finally:
+                await transport.aclose()
+
+    return asyncio.run(go())
+
+
+async def head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *lines: str, status: str = "200 OK") -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write("\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode())
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+STREAM = ("Content-Type: text/event-stream", "Transfer-Encoding: chunked")
+
+
+async def stall_before_head(reader, writer):
+    await asyncio.sleep(30)
+
+
+async def stall_in_body(reader, writer):
+    await head(reader, writer, *STREAM)
+    writer.write(chunk(b"data: {}\n\n"))
+    await asyncio.sleep(30)
+
+
+async def drip_headers(reader, writer):
+    writer.write(b"HTTP/1.1 200 OK\r\n")
+    for number in range(1000):
+        writer.write(b"X-%d: y\r\n" % number)
+        await asyncio.sleep(0.05)
+
+
+async def drip_body(reader, writer):
+    await head(reader, writer, "Content-Length: 100000")
+    while True:
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+
+
+def endless(piece: bytes) -> Handler:
+    async def handler(reader, writer):
+        await head(reader, writer, *STREAM)
+        while True:
+            writer.write(chunk(piece))
+            await writer.drain()
+
+    return handler
+
+
+async def header_bomb(reader, writer):
+    writer.write(b"HTTP/1.1 200 OK\r\n")
+    for number in range(20):
+        writer.write(b"X-%d: " % number + b"a" * MEGABYTE + b"\r\n")
+        await writer.drain()
+
+
+async def cut_length(reader, writer):
+    await head(reader, writer, "Content-Type: application/json", "Content-Length: 5000")
+    writer.write(b'{"a": "' + b"x" * 1227)
+    await writer.drain()
+
+
+async def cut_chunked(reader, writer):
+    await head(reader, writer, *STREAM)
+    writer.write(chunk('data: {"a": "é"}\n\n'.encode()[:14]))
+    await writer.drain()
+
+
+async def no_answer(reader, writer):
+    await reader.readuntil(b"\r\n\r\n")
+
+
+async def not_http(reader, writer):
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"220 mail.example.com ESMTP\r\n")
+    await writer.drain()
+    await asyncio.sleep(0.2)
+
+
+async def early_hints_for_ever(reader, writer):
+    await reader.readuntil(b"\r\n\r\n")
+    while True:
+        writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.001)
+
+
+async def open_after_done(reader, writer):
+    await head(reader, writer, *STREAM)
+    writer.write(chunk(b"data: {}\n\n") + chunk(b"data: [DO") + chunk(b"NE]\n\n"))
+    await writer.drain()
+    await asyncio.sleep(30)
+
+
+@pytest.mark.parametrize(
+    ("handler", "kind", "status", "word", "within_s"),
+    [
+        (stall_before_head, FailureKind.TOTAL_TIMEOUT, None, "no answer", 2.5),
+        (stall_in_body, FailureKind.IDLE_TIMEOUT, 200, "nothing more came", 1.5),
+        (drip_headers, FailureKind.TOTAL_TIMEOUT, None, "no answer", 2.5),
+        (drip_body, FailureKind.TOTAL_TIMEOUT, 200, "not finished", 2.5),
+        (endless(b"data: {}\n\n" * 500), FailureKind.BODY_TOO_LARGE, 200, "1,000,000", 2.5),
+        (endless(b": ping\n\n" * 500), FailureKind.BODY_TOO_LARGE, 200, "1,000,000", 2.5),
+        (endless(b"x" * 50_000), FailureKind.BODY_TOO_LARGE, 200, "1,000,000", 2.5),
+        (header_bomb, FailureKind.HEADERS_TOO_LARGE, None, "65,536", 2.5),
+        (cut_length, FailureKind.TRUNCATED, 200, "1,234 of 5,000 bytes", 1.0),
+        (cut_chunked, FailureKind.TRUNCATED, 200, "before the end", 1.0),
+        (no_answer, FailureKind.DISCONNECTED, None, "without an answer", 1.0),
+        (not_http, FailureKind.BAD_HTTP, None, "not HTTP", 1.0),
+        (early_hints_for_ever, FailureKind.TOTAL_TIMEOUT, None, "no answer", 2.5),
+        (open_after_done, FailureKind.NOT_CLOSED, 200, "after [DONE]", 2.5),
+    ],
+)
+def test_each_ends_in_time_with_its_kind_and_one_sentence(handler, kind, status, word, within_s):
+    started = time.monotonic()
+    [reply] = ask(handler)
+    assert time.monotonic() - started < within_s
+    assert reply.failure is not None
+    assert (reply.failure.kind, reply.status) == (kind, status)
+    assert word in reply.failure.message
+    assert "\n" not in reply.failure.message
+
+
+def test_what_came_before_a_failure_is_kept_with_its_times():
+    [reply] = ask(stall_in_body)
+    assert reply.body == b"data: {}\n\n"
+    assert reply.reads[-1].end == len(reply.body)
+    assert reply.timings.first_byte_ns is not None
+
+
+def test_a_closed_port_a_name_that_is_none_and_a_plain_port_asked_for_tls():
+    async def plain(reader, writer):
+        await reader.read(100)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async def go() -> dict[str, Reply]:
+        async with serving(plain) as closed:
+            pass
+        async with serving(plain) as port:
+            transport = AiohttpTransport()
+            urls = {
+                "refused": f"http://127.0.0.1:{closed}/",
+                "dns": "http://no-such-host.invalid/",
+                "tls": f"https://127.0.0.1:{port}/",
+            }
+            try:
+                return {name: await transport.send(Request("GET", url), QUICK) for name, url in urls.items()}
+            finally:
+                await transport.aclose()
+
+    replies = asyncio.run(go())
+    kinds = {name: reply.failure.kind for name, reply in replies.items() if reply.failure}
+    assert kinds == {"refused": FailureKind.REFUSED, "dns": FailureKind.DNS, "tls": FailureKind.TLS}
+    assert all(kind.is_network for kind in kinds.values())
+    assert "connection refused by 127.0.0.1" in replies["refused"].failure.message
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused_until_its_issuer_is_named(tmp_path):
+    import trustme
+
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    async def fine(reader, writer):
+        await head(reader, writer, "Content-Type: application/json", "Content-Length: 2")
+        writer.write(b"{}")
+        await writer.drain()
+
+    [reply] = ask(fine, tls=context)
+    assert reply.failure is not None
+    assert reply.failure.kind is FailureKind.TLS
+    assert "not trusted" in reply.failure.message
+
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+
+    async def trusted() -> Reply:
+        async with serving(fine, context) as port:
+            transport = AiohttpTransport(ca_file=tmp_path / "ca.pem")
+            try:
+                return await transport.send(Request("GET", f"https://127.0.0.1:{port}/"), QUICK)
+            finally:
+                await transport.aclose()
+
+    reply = asyncio.run(trusted())
+    assert (reply.failure, reply.status, reply.body) == (None, 200, b"{}")
+    assert reply.timings.first_byte_ns is not None
+
+
+def compressed(body: bytes, encoding: str) -> Handler:
+    async def handler(reader, writer):
+        await head(
+            reader,
+            writer,
+            "Content-Type: application/json",
+            f"Content-Encoding: {encoding}",
+            f"Content-Length: {len(body)}",
+        )
+        writer.write(body)
+        await writer.drain()
+
+    return handler
+
+
+PLAIN = json.dumps({"a": "b" * 1000}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (gzip.compress(PLAIN), "gzip"),
+        (gzip.compress(PLAIN[:500]) + gzip.compress(PLAIN[500:]), "gzip"),
+        (zlib.compress(PLAIN), "deflate"),
+        (zlib.compress(PLAIN, wbits=-15), "deflate"),
+        (gzip.compress(gzip.compress(PLAIN)), "gzip, gzip"),
+        (PLAIN, "identity"),
+    ],
+)
+def test_compression_that_was_not_asked_for_is_undone(body, encoding):
+    [reply] = ask(compressed(body, encoding))
+    assert (reply.failure, reply.body, reply.wire_bytes) == (None, PLAIN, len(body))
+    assert reply.reads[-1].end == len(PLAIN)
+
+
+def bomb() -> bytes:
+    """200 MB of nothing in about 200 KB."""
+    engine = zlib.compressobj(9, zlib.DEFLATED, 31)
+    pieces = [engine.compress(bytes(MEGABYTE)) for _ in range(200)]
+    return b"".join(pieces) + engine.flush()
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "kind"),
+    [
+        (bomb(), "gzip", FailureKind.BODY_TOO_LARGE),
+        (gzip.compress(bomb()), "gzip, gzip", FailureKind.BODY_TOO_LARGE),
+        (gzip.compress(PLAIN)[:-20], "gzip", FailureKind.TRUNCATED),
+        (b"this is not gzip", "gzip", FailureKind.BAD_ENCODING),
+        (PLAIN, "br", FailureKind.BAD_ENCODING),
+        (PLAIN, "gzip, gzip, gzip", FailureKind.BAD_ENCODING),
+    ],
+    ids=["bomb", "double-bomb", "cut", "mislabelled", "unknown", "too-many"],
+)
+def test_bad_compression_is_named_and_bounded(body, encoding, kind):
+    [reply] = ask(compressed(body, encoding))
+    assert reply.failure is not None
+    assert reply.failure.kind is kind
+    assert len(reply.body) <= QUICK.max_body_bytes
+
+
+def test_a_redirect_is_not_followed_so_the_key_goes_nowhere_else():
+    visited = []
+
+    async def redirect(reader, writer):
+        visited.append(1)
+        await head(reader, writer, "Location: http://127.0.0.1:9/steal", "Content-Length: 0", status="307 Moved")
+        await writer.drain()
+
+    [reply] = ask(redirect)
+    assert (reply.status, reply.failure, len(visited)) == (307, None, 1)
+
+
+def test_a_kept_alive_connection_that_the_server_closed_meanwhile_is_no_failure():
+    served = []
+
+    async def one_answer_per_connection(reader, writer):
+        served.append(1)
+        await head(reader, writer, "Content-Type: application/json", "Content-Length: 2")
+        writer.write(b"{}")
+        await writer.drain()
+        # Says nothing of closing, and closes: the client meets a dead connection at its next request.
+
+    replies = ask(one_answer_per_connection, times=4)
+    assert [(r.status, r.failure) for r in replies] == [(200, None)] * 4
+
+
+PEAK = """
+import asyncio, resource, sys, zlib
+sys.path.insert(0, {folder!r})
+import test_hostile_servers as hostile
+from roadworthy.http.message import Limits
+handler = {{
+    "bomb": lambda: hostile.compressed(hostile.bomb(), "gzip"),
+    "double-bomb": lambda: hostile.compressed(hostile.gzip.compress(hostile.bomb()), "gzip, gzip"),
+    "headers": lambda: hostile.header_bomb,
+    "endless": lambda: hostile.endless(b"data: " + b"x" * 100_000),
+}}[{name!r}]()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+hostile.ask(handler, Limits(total_timeout_s=3.0))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize("name", ["bomb", "double-bomb", "headers", "endless"])
+def test_memory_stays_bounded(name, request, record_property):
+    """Client and hostile server in one process grow by less than 64 MiB over the default 8 MiB cap's needs."""
+    script = PEAK.format(folder=str(request.path.parent), name=name)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    grown_kib = int(done.stdout.split()[-1])
+    record_property("peak_growth_mib", round(grown_kib / 1024, 1))
+    assert grown_kib < 64 * 1024
