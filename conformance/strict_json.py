@@ -51,6 +51,9 @@ def _float(text: str) -> float:
     return value
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_int=_integer, parse_float=_float)
+
+
 def loads(data: bytes | str) -> Any:
     """The parsed value, or `Malformed`. Never raises for any input."""
     try:
@@ -60,9 +63,7 @@ def loads(data: bytes | str) -> Any:
     if _depth_exceeds(text, MAX_DEPTH):
         return Malformed(f"nested more than {MAX_DEPTH} levels deep")
     try:
-        return json.loads(
-            text, object_pairs_hook=_pairs, parse_constant=_constant, parse_int=_integer, parse_float=_float
-        )
+        return _DECODER.decode(text)
     except _RefusedError as error:
         return Malformed(str(error))
     except json.JSONDecodeError as error:

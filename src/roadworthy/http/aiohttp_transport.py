@@ -50,6 +50,7 @@ class _Watch:
     lag_ns: int = 0
     last_read_ns: int = 0
     tail: bytes = b""
+    pieces: int = 0
     events: int = 0
     done: bool = False
     closed_early: bool = False
@@ -93,9 +94,9 @@ class _Protocol(ResponseHandler):
             watch.lag_ns = max(watch.lag_ns, now - arrived)
         super().data_received(data)
         if watch is not None:
-            self._note(watch, arrived, data)
+            self._note(watch, arrived)
 
-    def _note(self, watch: _Watch, arrived: int, data: bytes) -> None:
+    def _note(self, watch: _Watch, arrived: int) -> None:
         payload = self._payload
         if payload is None:
             return
@@ -117,7 +118,10 @@ class _Protocol(ResponseHandler):
                 watch.closed_early = True
                 self._hang_up(watch)
                 return
-        joint = watch.tail + data
+        # The end marker is looked for in the body itself: chunked framing may stand inside it on the wire.
+        held = payload._buffer  # noqa: SLF001
+        joint = watch.tail + b"".join([held[place] for place in range(watch.pieces, len(held))])
+        watch.pieces = len(held)
         if not watch.done and DONE in joint:
             watch.done = True
             watch.ended.set()
@@ -132,9 +136,9 @@ class _Protocol(ResponseHandler):
 class _Connector(aiohttp.TCPConnector):
     """A connector whose sockets are stamped and whose connections tell which request they serve."""
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    def __init__(self, tls: ssl.SSLContext | None) -> None:
         self._stamped: weakref.WeakValueDictionary[int, StampedSocket] = weakref.WeakValueDictionary()
-        super().__init__(limit=0, ssl=tls, socket_factory=self._make_socket, ttl_dns_cache=60)
+        super().__init__(limit=0, ssl=tls or True, socket_factory=self._make_socket, ttl_dns_cache=60)
         # aiohttp offers no public way to choose the protocol; tests pin what we rely on here.
         make: Callable[..., ResponseHandler] = _Protocol
         self._factory = functools.partial(make, loop=self._loop)
@@ -169,8 +173,10 @@ class AiohttpTransport:
     """
 
     def __init__(self, ca_file: Path | None = None) -> None:
-        self._tls = ssl.create_default_context()
+        # Without a file of its own aiohttp makes a context when a connection first needs one.
+        self._tls: ssl.SSLContext | None = None
         if ca_file is not None:
+            self._tls = ssl.create_default_context()
             try:
                 self._tls.load_verify_locations(cafile=str(ca_file))
             except (OSError, ssl.SSLError) as error:
