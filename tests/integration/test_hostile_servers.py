@@ -317,6 +317,17 @@ def test_bad_compression_is_named_and_bounded(body, encoding, kind):
     assert len(reply.body) <= QUICK.max_body_bytes
 
 
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified", "200 OK"])
+def test_an_answer_without_a_body_is_an_answer(status):
+    async def nothing(reader, writer):
+        length = ["Content-Length: 0"] if status.startswith("200") else []
+        await head(reader, writer, *length, status=status)
+        await writer.drain()
+
+    replies = ask(nothing, times=2)
+    assert [(r.status, r.body, r.reads, r.failure) for r in replies] == [(int(status[:3]), b"", (), None)] * 2
+
+
 def test_a_redirect_is_not_followed_so_the_key_goes_nowhere_else():
     visited = []
 

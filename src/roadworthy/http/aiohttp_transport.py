@@ -14,7 +14,7 @@ import socket
 import ssl
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,13 +113,13 @@ class _Protocol(ResponseHandler):
             return
         if limits.close_after_events is not None and not payload.is_eof():
             # Only probes that leave a stream early pay for counting its events as they come.
-            seen = sum(1 for _ in parse(b"".join(payload._buffer)))  # noqa: SLF001
+            seen = sum(1 for _ in parse(b"".join(_held(payload))))
             if seen >= limits.close_after_events:
                 watch.closed_early = True
                 self._hang_up(watch)
                 return
         # The end marker is looked for in the body itself: chunked framing may stand inside it on the wire.
-        held = payload._buffer  # noqa: SLF001
+        held = _held(payload)
         joint = watch.tail + b"".join([held[place] for place in range(watch.pieces, len(held))])
         watch.pieces = len(held)
         if not watch.done and DONE in joint:
@@ -277,9 +277,17 @@ async def _until_end(response: aiohttp.ClientResponse, watch: _Watch) -> Failure
         await asyncio.gather(end, stop, return_exceptions=True)
 
 
+def _held(body: aiohttp.StreamReader) -> Sequence[bytes]:
+    """The pieces of a body that aiohttp holds. After a failure it hands nothing out, yet they are evidence.
+
+    A response that cannot have a body (204, 304) holds none.
+    """
+    held: Sequence[bytes] = getattr(body, "_buffer", ())
+    return held
+
+
 def _reply(response: aiohttp.ClientResponse, watch: _Watch, failure: Failure | None) -> Reply:
-    # After a failure aiohttp hands nothing out; the bytes that had come are evidence.
-    wire = b"".join(response.content._buffer)  # noqa: SLF001
+    wire = b"".join(_held(response.content))
     zero = watch.zero_ns or watch.connected_ns
     reads: list[Read] = []
     for arrived, end in watch.arrivals:

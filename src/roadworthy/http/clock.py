@@ -3,7 +3,7 @@
 A busy event loop looks at a socket late, and a clock read then blames the provider
 for our own delay. Linux stamps each packet as it arrives (SO_TIMESTAMPNS); this
 socket asks for that stamp with every read. Elsewhere the time of the read stands in,
-and says so by `exact`.
+and `exact` says so. Where several packets are read at once, the stamp is the last one's.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import time
 from typing import Any
 
 SO_TIMESTAMPNS = 35
+CLOCK_STEP_NS = 5_000_000
+"""Wall and monotonic clock drift apart by microseconds; more between two reads means that the wall clock was set."""
 _TIMESPEC = struct.Struct("@qq")
 _ROOM = socket.CMSG_SPACE(_TIMESPEC.size) if hasattr(socket, "CMSG_SPACE") else 0
 
@@ -31,6 +33,7 @@ class StampedSocket(socket.socket):
     arrived_ns = 0
     read_ns = 0
     sent_ns = 0
+    _offset_ns = 0
 
     def ask_for_stamps(self) -> None:
         """Switch the kernel's stamps on, where there are any."""
@@ -76,15 +79,17 @@ class StampedSocket(socket.socket):
     def _note(self, ancillary: list[tuple[int, int, bytes]]) -> None:
         """Carry the stamp, which is wall-clock time, over to the monotonic clock by the offset of this instant.
 
-        A wall clock that was set in between would put the arrival out of order; it is held between
-        the previous arrival and now.
+        A stamp made before the wall clock was set says nothing; the time of the read then stands in.
         """
         now = time.monotonic_ns()
+        offset = time.time_ns() - now
         arrived = now
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) >= _TIMESPEC.size:
-                seconds, nanoseconds = _TIMESPEC.unpack_from(data)
-                age = time.time_ns() - (seconds * 1_000_000_000 + nanoseconds)
-                arrived = min(now, max(self.read_ns and self.arrived_ns, now - age))
+        if not self.read_ns or abs(offset - self._offset_ns) < CLOCK_STEP_NS:
+            for level, kind, data in ancillary:
+                if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) >= _TIMESPEC.size:
+                    seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+                    stamped = seconds * 1_000_000_000 + nanoseconds - offset
+                    arrived = min(now, max(self.arrived_ns, stamped))
+        self._offset_ns = offset
         self.arrived_ns = arrived
         self.read_ns = now
