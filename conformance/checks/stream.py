@@ -122,7 +122,25 @@ def framing(exchange: Exchange) -> Iterator[Finding]:
         break
     if stream.unfinished and not stream.ends_in_marker and not stream.stray_lines:
         yield Finding("an empty line after the last event", show(stream.tail), at="end of body")
-    if not stream.events and not stream.unfinished and not stream.stray_lines:
+
+
+@check(
+    "chat.stream.not_empty",
+    level=Level.MUST,
+    lenses=ALL,
+    source=STREAMING,
+    remedy="Look for an exception after the response head was sent: it must become an error event, or a 4xx or 5xx.",
+    each=STREAMS,
+    on=Usable.SUCCESS,
+)
+def not_empty(exchange: Exchange) -> Iterator[Finding]:
+    """A stream has events.
+
+    An empty one looks to the caller as an answer without a word, and without a reason.
+    """
+    stream = exchange.stream
+    silent = not stream.events and not stream.unfinished and not stream.stray_lines and not stream.oversized
+    if exchange.media_type == "text/event-stream" and silent:
         yield Finding("at least one event", show(exchange.reply.body) or "an empty body", at="body")
 
 
@@ -274,7 +292,8 @@ def complete(exchange: Exchange) -> Iterator[Outcome]:
     elif failure is not None and failure.kind is FailureKind.TOTAL_TIMEOUT and _still_speaking(exchange):
         yield Undecided(f"{failure.message}, though tokens still came; latency.total_time judges the speed")
     elif failure is not None and failure.kind is not FailureKind.NOT_CLOSED:
-        yield Finding("the whole stream", failure.message, at="end of body")
+        note = "If other requests of this run can be the cause, --concurrency 1 shows it."
+        yield Finding("the whole stream", failure.message, at="end of body", note=note)
 
 
 def _still_speaking(exchange: Exchange) -> bool:
@@ -510,7 +529,7 @@ def index(exchange: Exchange) -> Iterator[Finding]:
     It is what joins the deltas of an answer; the SDK's accumulator fails without it.
     """
     for chunk, place, choice in _choices(exchange):
-        if not is_integer(choice.get("index")) or choice["index"] < 0:
+        if _number(choice) is None:
             yield Finding("an integer", show(choice.get("index")), at=_at(chunk, f"/choices/{place}/index"))
             return
 
@@ -574,10 +593,12 @@ def role(exchange: Exchange) -> Iterator[Finding]:
     """
     if not exchange.stream.readable:
         return
-    begun: set[int | None] = set()
+    begun: set[int] = set()
     for chunk, place, choice in _choices(exchange):
+        number = _number(choice)
+        if number is None:
+            continue
         told = as_object(choice.get("delta")).get("role")
-        number = choice["index"] if is_integer(choice.get("index")) else None
         first = number not in begun
         begun.add(number)
         if told != "assistant" and (first or told is not None):
@@ -664,8 +685,8 @@ def finish_reason_present(exchange: Exchange) -> Iterator[Finding]:
         return
     told: dict[int, bool] = {}
     for _, _, choice in _choices(exchange):
-        number = choice.get("index", 0)
-        if is_integer(number):
+        number = _number(choice)
+        if number is not None:
             told[number] = told.get(number, False) or bool(choice.get("finish_reason"))
     for number in sorted(number for number, ended in told.items() if not ended):
         yield Finding("a finish_reason", "none in any chunk", at=f"/choices/{number}/finish_reason")
@@ -685,11 +706,8 @@ def finish_reason_once(exchange: Exchange) -> Iterator[Finding]:
 
     Callers act on it: two endings run a tool twice, or close a stream that goes on.
     """
-    counts = Counter(
-        choice["index"]
-        for _, _, choice in _choices(exchange)
-        if choice.get("finish_reason") and is_integer(choice.get("index"))
-    )
+    counts = Counter(_number(choice) for _, _, choice in _choices(exchange) if choice.get("finish_reason"))
+    counts.pop(None, None)
     for number, count in counts.items():
         if count > 1:
             yield Finding("one finish_reason", f"{count} of them", at=f"/choices/{number}/finish_reason")
@@ -711,8 +729,8 @@ def finish_reason_last(exchange: Exchange) -> Iterator[Finding]:
     """
     finished: set[int] = set()
     for chunk, place, choice in _choices(exchange):
-        number = choice.get("index")
-        if not is_integer(number):
+        number = _number(choice)
+        if number is None:
             continue
         part = as_object(choice.get("delta"))
         if number in finished and any(part.get(key) for key in (*TEXTS, "tool_calls")):
@@ -782,8 +800,9 @@ def max_tokens(short: Exchange, whole: Exchange) -> Iterator[Outcome]:
     Callers bound what an answer may cost by it.
     """
     told = as_object(whole.stream.usage).get("completion_tokens")
-    if short.garbled or whole.garbled or not is_integer(told) or told <= 2 * CUT_TOKENS or not _said(whole):
-        yield NotApplicable("the whole answer is too short to tell, or its tokens were not counted")
+    tokens = told if is_integer(told) else sum(chunk.has_token for chunk in whole.stream.chunks)
+    if short.garbled or whole.garbled or tokens <= 2 * CUT_TOKENS or not _said(whole):
+        yield NotApplicable("the whole answer is too short to tell")
     elif len(_said(short)) >= len(_said(whole)):
         yield Finding(f"at most {CUT_TOKENS} tokens", f"all of {show(_said(short))}", at="/choices/0/delta/content")
 
@@ -803,11 +822,11 @@ def n(exchange: Exchange) -> Iterator[Outcome]:
 
     Under one index their words mix; where `n` is ignored the second answer never comes.
     """
-    indexes = {choice["index"] for _, _, choice in _choices(exchange) if is_integer(choice.get("index"))}
+    indexes = {_number(choice) for _, _, choice in _choices(exchange)} - {None}
     if exchange.garbled or not indexes:
         yield NotApplicable("the stream cannot be read, or its choices have no index")
     elif indexes != {0, 1}:
-        yield Finding("the indexes 0 and 1", show(sorted(indexes)), at="/choices")
+        yield Finding("the indexes 0 and 1", show(sorted(filter(is_integer, indexes))), at="/choices")
 
 
 # The usage
@@ -855,6 +874,8 @@ def usage_own_chunk(exchange: Exchange) -> Iterator[Outcome]:
     told = [chunk for chunk in exchange.stream.chunks if isinstance(chunk.object.get("usage"), dict)]
     if not told:
         yield NotApplicable("no usage was told; see chat.stream.usage.final")
+    elif len(told) > 1:
+        yield NotApplicable("the usage is counted along, in every chunk")
     elif told[-1].choices:
         yield Finding("[]", show(told[-1].object.get("choices")), at=_at(told[-1], "/choices"))
 
@@ -1119,6 +1140,12 @@ def _choices(exchange: Exchange) -> Iterator[tuple[Chunk, int, dict[str, Any]]]:
     for chunk in _data(exchange):
         for place, choice in enumerate(chunk.choices):
             yield chunk, place, choice
+
+
+def _number(choice: dict[str, Any]) -> int | None:
+    """A choice's index, or None where it is none; chat.stream.index tells of those."""
+    number = choice.get("index")
+    return number if is_integer(number) and number >= 0 else None
 
 
 def _pieces(exchange: Exchange) -> list[str]:

@@ -83,10 +83,16 @@ def last_event_open(turn: Turn) -> None:
     turn.frames[-1].data = b"data: [DONE]\n"
 
 
-@fault("chat.stream.empty", caught_by={"chat.stream.framing"}, at=Stage.FRAMES, on={Kind.STREAM})
-def empty(turn: Turn) -> None:
-    """A stream of comments alone."""
+@fault("chat.stream.comments_alone", caught_by={"chat.stream.not_empty"}, at=Stage.FRAMES, on={Kind.STREAM})
+def comments_alone(turn: Turn) -> None:
+    """Nothing but comments is streamed."""
     turn.frames = [Frame(b": ping\n\n")]
+
+
+@fault("chat.stream.empty", caught_by={"chat.stream.not_empty"}, at=Stage.FRAMES, on={Kind.STREAM})
+def empty(turn: Turn) -> None:
+    """The head of a stream, and then its end."""
+    turn.frames = []
 
 
 @fault("chat.stream.latin1", caught_by={"chat.stream.utf8"}, at=Stage.FRAMES, on={Kind.STREAM})
