@@ -11,6 +11,7 @@ from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, Malformed, as_object
 from roadworthy.conformance.facts import Capability, Facts
 from roadworthy.conformance.probes import structured as probes
+from roadworthy.conformance.refusal import must_accept, must_refuse
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import show
 
@@ -61,13 +62,12 @@ def _schema(exchange: Exchange) -> dict[str, Any]:
     on=Usable.RESPONSE,
     needs=SCHEMA,
 )
-def accepted(exchange: Exchange) -> Iterator[Finding]:
+def accepted(exchange: Exchange) -> Iterator[Outcome]:
     """A model that is said to have structured output accepts an ordinary schema.
 
     Nested objects, enums, arrays, references and nullable fields are what schema builders write.
     """
-    if exchange.status is not None and 400 <= exchange.status < 500:
-        yield Finding("HTTP 200", f"HTTP {exchange.status}: {show(exchange.reply.body)}", at="status")
+    yield from must_accept(exchange)
 
 
 @check(
@@ -145,12 +145,14 @@ def object_is_object(exchange: Exchange) -> Iterator[Outcome]:
     each=probes.ALL,
     on=Usable.SUCCESS,
 )
-def bare(exchange: Exchange) -> Iterator[Finding]:
+def bare(exchange: Exchange) -> Iterator[Outcome]:
     """The JSON stands alone: no Markdown fence around it, no words before or after.
 
     `JSON.parse` raises at the first backtick.
     """
-    if _readable(exchange) and _wrapped(exchange):
+    if not _readable(exchange):
+        yield NotApplicable("there is no whole text to look at")
+    elif _wrapped(exchange):
         got = "a Markdown fence: " if FENCE.match(exchange.text) else "words around it: "
         yield Finding("JSON and nothing else", got + show(exchange.text), at=CONTENT)
 
@@ -163,13 +165,15 @@ def bare(exchange: Exchange) -> Iterator[Finding]:
     remedy="Return the JSON as text in `content`; parsing it is the caller's part.",
     each=[probes.json_object, probes.strict, probes.lenient, probes.argued],
 )
-def content_string(exchange: Exchange) -> Iterator[Finding]:
+def content_string(exchange: Exchange) -> Iterator[Outcome]:
     """`content` is a string that holds the JSON, not the object itself.
 
     Every client parses it; typed ones raise before that.
     """
     value = exchange.message.get("content")
-    if value is not None and not isinstance(value, str):
+    if value is None:
+        yield NotApplicable("there is no content; see structured.not_empty")
+    elif not isinstance(value, str):
         yield Finding("a string", show(value), at=CONTENT)
 
 
@@ -395,21 +399,15 @@ def finish_reason(exchange: Exchange) -> Iterator[Outcome]:
     each=probes.text,
     on=Usable.RESPONSE,
 )
-def text(exchange: Exchange) -> Iterator[Finding]:
+def text(exchange: Exchange) -> Iterator[Outcome]:
     """The response format "text" is accepted.
 
     SDKs with a fixed set of formats send it for plain answers.
     """
-    if exchange.status is not None and 400 <= exchange.status < 500:
-        yield Finding("HTTP 200", f"HTTP {exchange.status}: {show(exchange.reply.body)}", at="status")
+    yield from must_accept(exchange)
 
 
 # What must be refused
-
-
-def _refused(exchange: Exchange, what: str) -> Iterator[Finding]:
-    if exchange.status is not None and exchange.status < 400:
-        yield Finding(f"a 4xx that says: {what}", f"HTTP {exchange.status}: {show(exchange.reply.body)}", at="status")
 
 
 @check(
@@ -422,12 +420,12 @@ def _refused(exchange: Exchange, what: str) -> Iterator[Finding]:
     on=Usable.RESPONSE,
     needs=SCHEMA,
 )
-def refuses_unknown_type(exchange: Exchange) -> Iterator[Finding]:
+def refuses_unknown_type(exchange: Exchange) -> Iterator[Outcome]:
     """A response format of an unknown type, or without one, is refused.
 
     Prose in place of the format asked for is found out much later.
     """
-    yield from _refused(exchange, "there is no such response format")
+    yield from must_refuse(exchange, "there is no such response format")
 
 
 @check(
@@ -440,12 +438,12 @@ def refuses_unknown_type(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.RESPONSE,
     needs=SCHEMA,
 )
-def refuses_no_schema(exchange: Exchange) -> Iterator[Finding]:
+def refuses_no_schema(exchange: Exchange) -> Iterator[Outcome]:
     """json_schema without a schema is refused.
 
     The caller believes a schema is enforced.
     """
-    yield from _refused(exchange, "the schema is missing")
+    yield from must_refuse(exchange, "the schema is missing")
 
 
 @check(
@@ -458,9 +456,9 @@ def refuses_no_schema(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.RESPONSE,
     needs=SCHEMA,
 )
-def refuses_malformed(exchange: Exchange) -> Iterator[Finding]:
+def refuses_malformed(exchange: Exchange) -> Iterator[Outcome]:
     """A schema that is not one is refused, with a clear word.
 
     Prose or a server error leaves the caller to guess.
     """
-    yield from _refused(exchange, "this is not a schema")
+    yield from must_refuse(exchange, "this is not a schema")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from roadworthy.conformance import strict_json
@@ -11,6 +11,7 @@ from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, Malformed, as_object, objects
 from roadworthy.conformance.facts import Capability, Facts
 from roadworthy.conformance.probes import tools as probes
+from roadworthy.conformance.refusal import must_accept, must_refuse
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import is_integer, show
 
@@ -33,8 +34,10 @@ JSON_CALL = re.compile(
     re.DOTALL,
 )
 PYTHON_CALL = re.compile(rf"\s*(?:```\w*\s*)?\[?\s*(?:{OFFERED})\(.*\)\s*\]?\s*(?:```)?\s*", re.DOTALL)
+ARGUMENTS = "/function/arguments"
 BROKEN_LETTERS = re.compile(r"\ufffd|\u00c3[\u0080-\u00bf]|\\+u00[0-9a-fA-F]{2}|S\?+o")
 """UTF-8 cut between its bytes, read as Latin-1, escaped twice, or squeezed into ASCII."""
+NO_CALL = NotApplicable("there is no call to look at")
 RUN_TOGETHER = re.compile(r"}\s*{")
 
 
@@ -59,16 +62,23 @@ def _leaked(exchange: Exchange) -> bool:
 
 
 def _legacy(exchange: Exchange) -> bool:
-    return isinstance(exchange.message.get("function_call"), dict)
+    """Whether there is a call in the old field, and none in the new one; beside it the old one harms nobody."""
+    return isinstance(exchange.message.get("function_call"), dict) and not exchange.tool_calls
 
 
 def _cut(exchange: Exchange) -> bool:
     return exchange.finish_reason == "length"
 
 
-def _called_elsewhere(exchange: Exchange) -> bool:
-    """Whether a call is missing for a reason that a check of its own tells."""
-    return _leaked(exchange) or _legacy(exchange) or _cut(exchange) or exchange.garbled
+def _called_elsewhere(exchange: Exchange) -> str:
+    """Why a call is missing, where it is for another check or nobody to answer for; else empty."""
+    if exchange.garbled:
+        return "the stream cannot be read; see chat.stream"
+    if _leaked(exchange):
+        return "the call is in the text; see tools.not_leaked"
+    if _legacy(exchange):
+        return "the call has the old form; see tools.not_legacy"
+    return "the token limit cut the answer off" if _cut(exchange) else ""
 
 
 # Whether it is offered
@@ -84,13 +94,12 @@ def _called_elsewhere(exchange: Exchange) -> bool:
     on=Usable.RESPONSE,
     needs=TOOLS,
 )
-def accepted(exchange: Exchange) -> Iterator[Finding]:
+def accepted(exchange: Exchange) -> Iterator[Outcome]:
     """A model that is said to have tools accepts requests with tools.
 
     Agents send tools with every request; a refusal breaks them at the first.
     """
-    if exchange.status is not None and 400 <= exchange.status < 500:
-        yield Finding("HTTP 200", f"HTTP {exchange.status}: {show(exchange.reply.body)}", at="status")
+    yield from must_accept(exchange)
 
 
 @check(
@@ -122,7 +131,7 @@ def offered(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Outcome]:
     level=Level.MUST,
     lenses=ALL,
     source=f"{HUB}; {GUIDE}",
-    remedy="Look at the chat template: are the tools in the prompt, and is the engine's tool parser switched on?",
+    remedy="See that the chat template puts the tools into the prompt, and switch on the tool parser that fits the model.",
     each=probes.auto,
     bar=0.5,
     needs=TOOLS,
@@ -132,10 +141,17 @@ def auto_calls(exchange: Exchange) -> Iterator[Outcome]:
 
     It is the heart of the hub's test of tool calling.
     """
-    if _called_elsewhere(exchange):
-        yield NotApplicable("the call took another form; see tools.not_leaked and tools.not_legacy")
-    elif not exchange.tool_calls:
-        yield Finding("a tool call", show(exchange.text), at="/choices/0/message/tool_calls")
+    yield from _some_call(exchange)
+
+
+def _some_call(exchange: Exchange) -> Iterator[Outcome]:
+    elsewhere = _called_elsewhere(exchange)
+    if exchange.tool_calls:
+        return
+    if elsewhere:
+        yield NotApplicable(elsewhere)
+    else:
+        yield Finding("a tool call", f"no call, and the text: {show(exchange.text)}", at="/choices/0")
 
 
 @check(
@@ -143,7 +159,7 @@ def auto_calls(exchange: Exchange) -> Iterator[Outcome]:
     level=Level.MUST,
     lenses=BOTH,
     source=GUIDE,
-    remedy="Look at the chat template: do names and descriptions of all tools reach the model?",
+    remedy="See that the chat template hands names and descriptions of all tools to the model.",
     each=probes.auto,
     bar=0.5,
     needs=TOOLS,
@@ -165,7 +181,7 @@ def right_tool(exchange: Exchange) -> Iterator[Outcome]:
     level=Level.SHOULD,
     lenses=[Lens.OPENAI],
     source=GUIDE,
-    remedy="Look at the chat template: does the question reach the model together with the tools?",
+    remedy="See that the chat template keeps the question beside the tools.",
     each=probes.auto,
     bar=0.5,
     needs=TOOLS,
@@ -188,7 +204,7 @@ def auto_argument(exchange: Exchange) -> Iterator[Outcome]:
     level=Level.SHOULD,
     lenses=[Lens.OPENAI],
     source=GUIDE,
-    remedy="Look at the chat template: is a call forced where none is wanted?",
+    remedy="See that neither the chat template nor the grammar forces a call where none is wanted.",
     each=probes.abstain,
     bar=0.5,
     needs=TOOLS,
@@ -207,7 +223,7 @@ def auto_abstains(exchange: Exchange) -> Iterator[Outcome]:
     level=Level.SHOULD,
     lenses=[Lens.OPENAI],
     source=f"{API}, parallel_tool_calls",
-    remedy="Look at the tool parser: does it stop after the first call?",
+    remedy="See that the tool parser does not stop after the first call.",
     each=probes.parallel,
     bar=0.5,
     needs=PARALLEL,
@@ -222,7 +238,7 @@ def parallel(exchange: Exchange) -> Iterator[Outcome]:
 
 def _two_calls(exchange: Exchange) -> Iterator[Outcome]:
     if _called_elsewhere(exchange) or not exchange.tool_calls:
-        yield NotApplicable("there is no call")
+        yield NotApplicable(_called_elsewhere(exchange) or NO_CALL.reason)
     elif len(exchange.tool_calls) < 2:
         yield Finding("two calls", show(exchange.tool_calls), at="/choices/0/message/tool_calls")
 
@@ -245,10 +261,7 @@ def required(exchange: Exchange) -> Iterator[Outcome]:
 
     Callers take the first call without looking.
     """
-    if _called_elsewhere(exchange):
-        yield NotApplicable("the call took another form, or was cut off")
-    elif not exchange.tool_calls:
-        yield Finding("a tool call", show(exchange.text), at="/choices/0/message/tool_calls")
+    yield from _some_call(exchange)
 
 
 @check(
@@ -267,7 +280,7 @@ def named(exchange: Exchange) -> Iterator[Outcome]:
     """
     wanted = as_object(as_object(as_object(exchange.sent).get("tool_choice")).get("function")).get("name")
     if _called_elsewhere(exchange):
-        yield NotApplicable("the call took another form, or was cut off")
+        yield NotApplicable(_called_elsewhere(exchange))
         return
     names = [_name(call) for call in exchange.tool_calls]
     if not names or any(name != wanted for name in names):
@@ -303,12 +316,14 @@ def none(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.SUCCESS,
     needs=TOOLS,
 )
-def not_leaked(exchange: Exchange) -> Iterator[Finding]:
+def not_leaked(exchange: Exchange) -> Iterator[Outcome]:
     """A call comes as a call, not as text in the model's own format.
 
     The user is shown markup, and the agent stops.
     """
-    if _leaked(exchange):
+    if not exchange.tool_calls and not exchange.text.strip():
+        yield NotApplicable("there is neither call nor text")
+    elif _leaked(exchange):
         yield Finding("tool_calls", f"text: {show(exchange.text)}", at="/choices/0/message/content")
     elif MARKUP.search(exchange.text):
         got = f"the call's markup beside it: {show(exchange.text)}"
@@ -324,13 +339,14 @@ def not_leaked(exchange: Exchange) -> Iterator[Finding]:
     each=probes.PLAIN_CALLS,
     needs=TOOLS,
 )
-def not_legacy(exchange: Exchange) -> Iterator[Finding]:
+def not_legacy(exchange: Exchange) -> Iterator[Outcome]:
     """A call comes in `tool_calls`, not in the old `function_call`.
 
     Current SDKs do not look there.
     """
-    if _legacy(exchange) and not exchange.tool_calls:
-        yield Finding("tool_calls", "function_call", at="/choices/0/message/function_call")
+    if not exchange.tool_calls:
+        found = Finding("tool_calls", "function_call", at="/choices/0/message/function_call")
+        yield found if _legacy(exchange) else NO_CALL
 
 
 # The form of a call
@@ -370,10 +386,21 @@ def _joinable(exchange: Exchange) -> bool:
     )
 
 
-def _each_call(exchange: Exchange) -> Iterator[tuple[str, dict[str, Any]]]:
-    if _joinable(exchange):
-        for place, call in enumerate(exchange.tool_calls):
-            yield f"/choices/0/message/tool_calls/{place}", call
+CallJudge = Callable[[dict[str, Any]], tuple[str, Any, str] | None]
+"""What is wrong with one call: what was expected, what came, and where below the call."""
+
+
+def _of_calls(exchange: Exchange, judge: CallJudge) -> Iterator[Outcome]:
+    """The first call that is wrong, if any; nothing is said of a call that did not come."""
+    calls = exchange.tool_calls if _joinable(exchange) else []
+    if not calls:
+        yield NO_CALL
+    for place, call in enumerate(calls):
+        wrong = judge(call)
+        if wrong is not None:
+            expected, got, below = wrong
+            yield Finding(expected, show(got), at=f"/choices/0/message/tool_calls/{place}{below}")
+            return
 
 
 @check(
@@ -386,15 +413,17 @@ def _each_call(exchange: Exchange) -> Iterator[tuple[str, dict[str, Any]]]:
     on=Usable.SUCCESS,
     needs=TOOLS,
 )
-def call_id(exchange: Exchange) -> Iterator[Finding]:
+def call_id(exchange: Exchange) -> Iterator[Outcome]:
     """Every call has an id.
 
     The result is handed back under it; without it the conversation cannot go on.
     """
-    for at, call in _each_call(exchange):
-        if not isinstance(call.get("id"), str) or not call["id"]:
-            yield Finding("a non-empty string", show(call.get("id")), at=f"{at}/id")
-            return
+
+    def judge(call: dict[str, Any]) -> tuple[str, Any, str] | None:
+        value = call.get("id")
+        return None if isinstance(value, str) and value else ("a non-empty string", value, "/id")
+
+    yield from _of_calls(exchange, judge)
 
 
 @check(
@@ -403,20 +432,21 @@ def call_id(exchange: Exchange) -> Iterator[Finding]:
     lenses=BOTH,
     source=API,
     remedy="Make an id for each call, not for each answer or each function.",
-    across=probes.CALLS,
+    each=probes.CALLS,
     on=Usable.SUCCESS,
     needs=TOOLS,
 )
-def call_id_unique(exchanges: Sequence[Exchange]) -> Iterator[Finding]:
+def call_id_unique(exchange: Exchange) -> Iterator[Outcome]:
     """No two calls of one answer have the same id.
 
     Two results under one id: the model gets one of them, or the request is refused.
     """
-    for exchange in exchanges:
-        ids = [call["id"] for _, call in _each_call(exchange) if isinstance(call.get("id"), str) and call["id"]]
-        if len(set(ids)) < len(ids):
-            yield Finding("different ids", show(ids), at="/choices/0/message/tool_calls", exchange_id=exchange.id)
-            return
+    calls = exchange.tool_calls if _joinable(exchange) else []
+    ids = [call["id"] for call in calls if isinstance(call.get("id"), str) and call["id"]]
+    if len(ids) < 2:
+        yield NotApplicable("there are no two calls in one answer")
+    elif len(set(ids)) < len(ids):
+        yield Finding("different ids", show(ids), at="/choices/0/message/tool_calls")
 
 
 @check(
@@ -428,15 +458,16 @@ def call_id_unique(exchanges: Sequence[Exchange]) -> Iterator[Finding]:
     each=probes.PLAIN_CALLS,
     needs=TOOLS,
 )
-def call_type(exchange: Exchange) -> Iterator[Finding]:
+def call_type(exchange: Exchange) -> Iterator[Outcome]:
     """Every call has the type "function".
 
     Typed clients choose by it what to read.
     """
-    for at, call in _each_call(exchange):
-        if call.get("type") != "function":
-            yield Finding("function", show(call.get("type")), at=f"{at}/type")
-            return
+
+    def judge(call: dict[str, Any]) -> tuple[str, Any, str] | None:
+        return None if call.get("type") == "function" else ("function", call.get("type"), "/type")
+
+    yield from _of_calls(exchange, judge)
 
 
 @check(
@@ -449,18 +480,21 @@ def call_type(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.SUCCESS,
     needs=TOOLS,
 )
-def call_name(exchange: Exchange) -> Iterator[Finding]:
+def call_name(exchange: Exchange) -> Iterator[Outcome]:
     """Only functions that were offered are called, by their exact names.
 
     The caller looks the name up, and finds nothing.
     """
     offered = [as_object(t.get("function")).get("name") for t in objects(as_object(exchange.sent).get("tools"))]
-    for at, call in _each_call(exchange):
+
+    def judge(call: dict[str, Any]) -> tuple[str, Any, str] | None:
         name = _name(call)
-        repeated = isinstance(name, str) and any(known and not name.replace(known, "") for known in offered)
-        if name not in offered and not (repeated and name):  # a repeated name is for tools.stream.name_once to tell
-            yield Finding(f"one of {', '.join(map(str, offered))}", show(name), at=f"{at}/function/name")
-            return
+        repeated = isinstance(name, str) and name and any(known and not name.replace(known, "") for known in offered)
+        if name in offered or repeated:  # a repeated name is for tools.stream.name_once to tell
+            return None
+        return f"one of {', '.join(map(str, offered))}", name, "/function/name"
+
+    yield from _of_calls(exchange, judge)
 
 
 @check(
@@ -472,16 +506,19 @@ def call_name(exchange: Exchange) -> Iterator[Finding]:
     each=probes.PLAIN_CALLS,
     needs=TOOLS,
 )
-def arguments_string(exchange: Exchange) -> Iterator[Finding]:
+def arguments_string(exchange: Exchange) -> Iterator[Outcome]:
     """`arguments` is a string that holds JSON, not the object itself.
 
     Every client parses it; typed ones raise before that.
     """
-    for at, call in _each_call(exchange):
+
+    def judge(call: dict[str, Any]) -> tuple[str, Any, str] | None:
         absent = _arguments(call) is None and exchange.probe == probes.no_parameters.id
-        if not isinstance(_arguments(call), str) and not absent:  # tools.arguments.empty tells of those
-            yield Finding("a string", show(_arguments(call)), at=f"{at}/function/arguments")
-            return
+        if isinstance(_arguments(call), str) or absent:  # tools.arguments.empty tells of absent ones
+            return None
+        return "a string", _arguments(call), ARGUMENTS
+
+    yield from _of_calls(exchange, judge)
 
 
 @check(
@@ -502,11 +539,14 @@ def arguments_json(exchange: Exchange) -> Iterator[Outcome]:
     if _cut(exchange):
         yield NotApplicable("the token limit cut the call off")
         return
-    for at, call in _each_call(exchange):
+
+    def judge(call: dict[str, Any]) -> tuple[str, Any, str] | None:
         made = _parsed(call)
         if isinstance(made, Malformed):
-            yield Finding("JSON", f"{made.reason}: {show(_arguments(call))}", at=f"{at}/function/arguments")
-            return
+            return "JSON", f"{made.reason}: {_arguments(call)}", ARGUMENTS
+        return None
+
+    yield from _of_calls(exchange, judge)
 
 
 @check(
@@ -519,16 +559,18 @@ def arguments_json(exchange: Exchange) -> Iterator[Outcome]:
     on=Usable.SUCCESS,
     needs=TOOLS,
 )
-def arguments_object(exchange: Exchange) -> Iterator[Finding]:
+def arguments_object(exchange: Exchange) -> Iterator[Outcome]:
     """The arguments are one JSON object.
 
     Functions are called with named arguments; an object encoded twice is a string, and has no names.
     """
-    for at, call in _each_call(exchange):
-        made = _parsed(call)
-        if isinstance(_arguments(call), str) and not isinstance(made, Malformed | dict):
-            yield Finding("an object", show(_arguments(call)), at=f"{at}/function/arguments")
-            return
+
+    def judge(call: dict[str, Any]) -> tuple[str, Any, str] | None:
+        if isinstance(_arguments(call), str) and not isinstance(_parsed(call), Malformed | dict):
+            return "an object", _arguments(call), ARGUMENTS
+        return None
+
+    yield from _of_calls(exchange, judge)
 
 
 @check(
@@ -540,18 +582,21 @@ def arguments_object(exchange: Exchange) -> Iterator[Finding]:
     each=probes.no_parameters,
     needs=TOOLS,
 )
-def arguments_empty(exchange: Exchange) -> Iterator[Finding]:
+def arguments_empty(exchange: Exchange) -> Iterator[Outcome]:
     """A call of a function without parameters has the arguments `{}`.
 
     An empty string or null is not JSON, and parsing it raises.
     """
-    for at, call in _each_call(exchange):
-        if (_arguments(call) is None or isinstance(_arguments(call), str)) and not isinstance(_parsed(call), dict):
-            yield Finding("{}", show(_arguments(call)), at=f"{at}/function/arguments")
-            return
+
+    def judge(call: dict[str, Any]) -> tuple[str, Any, str] | None:
+        if isinstance(_arguments(call), str | None) and not isinstance(_parsed(call), dict):
+            return "{}", _arguments(call), ARGUMENTS
+        return None
+
+    yield from _of_calls(exchange, judge)
 
 
-def _schema_faults(exchange: Exchange) -> Iterator[Finding]:
+def _schema_faults(exchange: Exchange) -> Iterator[Outcome]:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
@@ -559,16 +604,15 @@ def _schema_faults(exchange: Exchange) -> Iterator[Finding]:
         as_object(t.get("function")).get("name"): as_object(t.get("function")).get("parameters")
         for t in objects(as_object(exchange.sent).get("tools"))
     }
-    for at, call in _each_call(exchange):
+
+    def judge(call: dict[str, Any]) -> tuple[str, Any, str] | None:
         made, name = _parsed(call), _name(call)
         if not isinstance(made, dict) or not isinstance(name, str) or name not in schemas:
-            continue
+            return None
         fault = best_match(Draft202012Validator(as_object(schemas[name])).iter_errors(made))
-        if fault is not None:
-            yield Finding(
-                f"arguments that meet the schema of {name}", fault.message[:200], at=f"{at}/function/arguments"
-            )
-            return
+        return None if fault is None else (f"arguments that meet the schema of {name}", fault.message, ARGUMENTS)
+
+    yield from _of_calls(exchange, judge)
 
 
 @check(
@@ -586,10 +630,7 @@ def arguments_schema(exchange: Exchange) -> Iterator[Outcome]:
 
     Without `strict` this is the model's doing, so it is tried; functions fail on what does not.
     """
-    if not exchange.tool_calls:
-        yield NotApplicable("there is no call")
-    else:
-        yield from _schema_faults(exchange)
+    yield from _schema_faults(exchange)
 
 
 @check(
@@ -622,20 +663,22 @@ def arguments_strict(exchange: Exchange) -> Iterator[Outcome]:
     on=Usable.SUCCESS,
     needs=TOOLS,
 )
-def arguments_unicode(exchange: Exchange) -> Iterator[Finding]:
+def arguments_unicode(exchange: Exchange) -> Iterator[Outcome]:
     """Letters beyond ASCII survive in arguments.
 
     The weather of "SÃ£o Paulo" is not known anywhere.
     """
-    for at, call in _each_call(exchange):
-        city = as_object(_parsed(call)).get("city")
-        if isinstance(city, str) and BROKEN_LETTERS.search(city):
-            yield Finding(probes.ACCENTED, show(city), at=f"{at}/function/arguments")
-            return
+    cities = [as_object(_parsed(call)).get("city") for call in exchange.tool_calls]
+    written = [city for city in cities if isinstance(city, str)]
+    broken = [city for city in written if BROKEN_LETTERS.search(city)]
+    if broken:
+        yield Finding(probes.ACCENTED, show(broken[0]), at="/choices/0/message/tool_calls/0/function/arguments")
+    elif all(city.isascii() for city in written):
+        yield NotApplicable("the model wrote no letter beyond ASCII")
 
 
 @check(
-    "tools.finish_reason",
+    "tools.finish_reason.auto",
     level=Level.MUST,
     lenses=BOTH,
     source=API,
@@ -644,7 +687,7 @@ def arguments_unicode(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.SUCCESS,
     needs=TOOLS,
 )
-def finish_reason(exchange: Exchange) -> Iterator[Finding]:
+def finish_reason(exchange: Exchange) -> Iterator[Outcome]:
     """An answer with calls of the model's own choice ends with "tool_calls".
 
     Agents decide by it whether to run tools, and take "stop" for the final answer.
@@ -652,9 +695,11 @@ def finish_reason(exchange: Exchange) -> Iterator[Finding]:
     yield from _finish_with_calls(exchange)
 
 
-def _finish_with_calls(exchange: Exchange) -> Iterator[Finding]:
+def _finish_with_calls(exchange: Exchange) -> Iterator[Outcome]:
     """A known reason that is the wrong one; an unknown or missing one is for the checks of every answer."""
-    if exchange.tool_calls and exchange.finish_reason in ("stop", "content_filter", "function_call"):
+    if not exchange.tool_calls:
+        yield NO_CALL
+    elif exchange.finish_reason in ("stop", "content_filter", "function_call"):
         yield Finding("tool_calls", show(exchange.finish_reason), at="/choices/0/finish_reason")
 
 
@@ -668,7 +713,7 @@ def _finish_with_calls(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.SUCCESS,
     needs=TOOLS,
 )
-def finish_reason_required(exchange: Exchange) -> Iterator[Finding]:
+def finish_reason_required(exchange: Exchange) -> Iterator[Outcome]:
     """An answer under `tool_choice: "required"` ends with "tool_calls".
 
     Only a named function may end with "stop"; callers who required a call often look at it itself, but not all do.
@@ -715,9 +760,8 @@ def result_accepted(asked: Exchange, exchange: Exchange) -> Iterator[Outcome]:
     """
     if asked.status != 200:
         yield NotApplicable("tools were refused before; see tools.accepted")
-    elif exchange.status is not None and 400 <= exchange.status < 500:
-        got = f"HTTP {exchange.status}: {show(exchange.reply.body)}"
-        yield Finding("HTTP 200", got, at="status", exchange_id=exchange.id)
+    else:
+        yield from must_accept(exchange)
 
 
 @check(
@@ -725,7 +769,7 @@ def result_accepted(asked: Exchange, exchange: Exchange) -> Iterator[Outcome]:
     level=Level.SHOULD,
     lenses=[Lens.OPENAI],
     source=GUIDE,
-    remedy="Look at the chat template: do messages of the role tool reach the model?",
+    remedy="See that the chat template hands messages of the role tool to the model.",
     each=probes.result,
     bar=0.5,
     needs=TOOLS,
@@ -759,9 +803,8 @@ def result_several(asked: Exchange, exchange: Exchange) -> Iterator[Outcome]:
     """
     if asked.status != 200:
         yield NotApplicable("tools were refused before; see tools.accepted")
-    elif exchange.status is not None and 400 <= exchange.status < 500:
-        got = f"HTTP {exchange.status}: {show(exchange.reply.body)}"
-        yield Finding("HTTP 200", got, at="status", exchange_id=exchange.id)
+    else:
+        yield from must_accept(exchange)
 
 
 @check(
@@ -769,7 +812,7 @@ def result_several(asked: Exchange, exchange: Exchange) -> Iterator[Outcome]:
     level=Level.SHOULD,
     lenses=[Lens.OPENAI],
     source=GUIDE,
-    remedy="Look at the chat template: does every message of the role tool reach the model, or only the last?",
+    remedy="See that the chat template hands every message of the role tool to the model, not only the last.",
     each=probes.several_results,
     on=Usable.EVENTS,
     bar=0.5,
@@ -807,10 +850,7 @@ def stream_calls(exchange: Exchange) -> Iterator[Outcome]:
 
     Agents stream; a model that calls only in whole answers calls nothing for them.
     """
-    if _called_elsewhere(exchange):
-        yield NotApplicable("the call took another form; see tools.not_leaked")
-    elif not exchange.tool_calls:
-        yield Finding("a tool call", show(exchange.text), at="/choices/0/delta/tool_calls")
+    yield from _some_call(exchange)
 
 
 @check(
@@ -818,7 +858,7 @@ def stream_calls(exchange: Exchange) -> Iterator[Outcome]:
     level=Level.SHOULD,
     lenses=[Lens.OPENAI],
     source=f"{API}, parallel_tool_calls",
-    remedy="Look at the engine's streaming tool parser: does it stop after the first call?",
+    remedy="See that the streaming tool parser does not stop after the first call.",
     each=probes.stream_parallel,
     on=Usable.EVENTS,
     bar=0.5,
@@ -829,7 +869,7 @@ def stream_parallel(exchange: Exchange) -> Iterator[Outcome]:
 
     One after the other they take twice as long.
     """
-    if not _joinable(exchange):
+    if not exchange.garbled and not _joinable(exchange):
         yield NotApplicable("the fragments do not join to calls; see tools.stream.index and tools.stream.own_index")
     else:
         yield from _two_calls(exchange)
@@ -845,11 +885,13 @@ def stream_parallel(exchange: Exchange) -> Iterator[Outcome]:
     on=Usable.EVENTS,
     needs=TOOLS,
 )
-def stream_index(exchange: Exchange) -> Iterator[Finding]:
+def stream_index(exchange: Exchange) -> Iterator[Outcome]:
     """Every fragment of a streamed call has an integer `index`.
 
     It is all that tells which call a fragment belongs to.
     """
+    if not exchange.tool_calls:
+        yield NO_CALL
     for event, part in _fragments(exchange):
         if not is_integer(part.get("index")) or part["index"] < 0:
             yield Finding(
@@ -868,11 +910,13 @@ def stream_index(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.EVENTS,
     needs=TOOLS,
 )
-def stream_id_once(exchange: Exchange) -> Iterator[Finding]:
+def stream_id_once(exchange: Exchange) -> Iterator[Outcome]:
     """A streamed call has one id, from its first fragment on.
 
     Accumulators take a new id for a new call, and the arguments fall apart.
     """
+    if not exchange.tool_calls:
+        yield NO_CALL
     shared = _shared_indexes(exchange)
     seen: dict[int, str | None] = {}
     for event, part in _fragments(exchange):
@@ -896,11 +940,13 @@ def stream_id_once(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.EVENTS,
     needs=TOOLS,
 )
-def stream_name_once(exchange: Exchange) -> Iterator[Finding]:
+def stream_name_once(exchange: Exchange) -> Iterator[Outcome]:
     """A streamed call's name comes once, whole, in its first fragment.
 
     Accumulators join names as they join arguments: repeated, it reads "get_weatherget_weather".
     """
+    if not exchange.tool_calls:
+        yield NO_CALL
     shared = _shared_indexes(exchange)
     started: set[int] = set()
     for event, part in _fragments(exchange):
@@ -927,11 +973,13 @@ def stream_name_once(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.EVENTS,
     needs=TOOLS,
 )
-def stream_type(exchange: Exchange) -> Iterator[Finding]:
+def stream_type(exchange: Exchange) -> Iterator[Outcome]:
     """A streamed call's first fragment has the type "function".
 
     Some SDKs raise where it is missing; most have learned to live without it.
     """
+    if not exchange.tool_calls:
+        yield NO_CALL
     started: set[int] = set()
     for event, part in _fragments(exchange):
         index, kind = part.get("index"), part.get("type")
@@ -954,11 +1002,13 @@ def stream_type(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.EVENTS,
     needs=TOOLS,
 )
-def stream_arguments(exchange: Exchange) -> Iterator[Finding]:
+def stream_arguments(exchange: Exchange) -> Iterator[Outcome]:
     """A fragment's `arguments` is a string, null, or absent.
 
     Accumulators add strings; an object raises.
     """
+    if not exchange.tool_calls:
+        yield NO_CALL
     for event, part in _fragments(exchange):
         value = as_object(part.get("function")).get("arguments")
         if value is not None and not isinstance(value, str):
@@ -977,11 +1027,13 @@ def stream_arguments(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.EVENTS,
     needs=TOOLS,
 )
-def stream_own_index(exchange: Exchange) -> Iterator[Finding]:
+def stream_own_index(exchange: Exchange) -> Iterator[Outcome]:
     """Parallel streamed calls have different indexes.
 
     Under one index their arguments run together: {"city": "Paris"}{"city": "London"}.
     """
+    if not exchange.tool_calls:
+        yield NO_CALL
     for index, text in _shared_indexes(exchange).items():
         got = f"several calls under index {index}: {show(text)}"
         yield Finding("an index for each call", got, at="/choices/0/delta/tool_calls")
@@ -989,11 +1041,6 @@ def stream_own_index(exchange: Exchange) -> Iterator[Finding]:
 
 
 # What must be refused
-
-
-def _refused(exchange: Exchange, what: str) -> Iterator[Finding]:
-    if exchange.status is not None and exchange.status < 400:
-        yield Finding(f"a 4xx that says: {what}", f"HTTP {exchange.status}: {show(exchange.reply.body)}", at="status")
 
 
 @check(
@@ -1006,12 +1053,12 @@ def _refused(exchange: Exchange, what: str) -> Iterator[Finding]:
     on=Usable.RESPONSE,
     needs=TOOLS,
 )
-def refuses_unknown_choice(exchange: Exchange) -> Iterator[Finding]:
+def refuses_unknown_choice(exchange: Exchange) -> Iterator[Outcome]:
     """A tool choice that names no offered function is refused.
 
     It is a misspelling; an answer of some kind hides it.
     """
-    yield from _refused(exchange, "there is no such function")
+    yield from must_refuse(exchange, "there is no such function")
 
 
 @check(
@@ -1024,12 +1071,12 @@ def refuses_unknown_choice(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.RESPONSE,
     needs=TOOLS,
 )
-def refuses_bad_choice(exchange: Exchange) -> Iterator[Finding]:
+def refuses_bad_choice(exchange: Exchange) -> Iterator[Outcome]:
     """A tool choice that means nothing is refused.
 
     Taken for "auto", it hides the caller's mistake until the model does not call.
     """
-    yield from _refused(exchange, "there is no such tool_choice")
+    yield from must_refuse(exchange, "there is no such tool_choice")
 
 
 @check(
@@ -1042,12 +1089,12 @@ def refuses_bad_choice(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.RESPONSE,
     needs=TOOLS,
 )
-def refuses_bad_type(exchange: Exchange) -> Iterator[Finding]:
+def refuses_bad_type(exchange: Exchange) -> Iterator[Outcome]:
     """A tool of an unknown type is refused.
 
     Dropped in silence, it is missed only when the model says that it cannot help.
     """
-    yield from _refused(exchange, "there is no such type of tool")
+    yield from must_refuse(exchange, "there is no such type of tool")
 
 
 @check(
@@ -1060,12 +1107,12 @@ def refuses_bad_type(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.RESPONSE,
     needs=TOOLS,
 )
-def refuses_bad_parameters(exchange: Exchange) -> Iterator[Finding]:
+def refuses_bad_parameters(exchange: Exchange) -> Iterator[Outcome]:
     """A function whose parameters are no JSON Schema is refused.
 
     Nothing can hold arguments to a schema that means nothing.
     """
-    yield from _refused(exchange, "the parameters are not a schema")
+    yield from must_refuse(exchange, "the parameters are not a schema")
 
 
 @check(
@@ -1078,12 +1125,12 @@ def refuses_bad_parameters(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.RESPONSE,
     needs=TOOLS,
 )
-def refuses_duplicate(exchange: Exchange) -> Iterator[Finding]:
+def refuses_duplicate(exchange: Exchange) -> Iterator[Outcome]:
     """Two functions of one name are refused.
 
     Nobody can tell which of them a call means.
     """
-    yield from _refused(exchange, "the name is taken")
+    yield from must_refuse(exchange, "the name is taken")
 
 
 @check(
@@ -1096,12 +1143,12 @@ def refuses_duplicate(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.RESPONSE,
     needs=TOOLS,
 )
-def refuses_orphan_result(exchange: Exchange) -> Iterator[Finding]:
+def refuses_orphan_result(exchange: Exchange) -> Iterator[Outcome]:
     """The result of a call that nobody made is refused.
 
     It shows that the caller lost a part of the conversation; the model would answer to what it never asked.
     """
-    yield from _refused(exchange, "there is no call of this id")
+    yield from must_refuse(exchange, "there is no call of this id")
 
 
 @check(
@@ -1114,12 +1161,12 @@ def refuses_orphan_result(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.RESPONSE,
     needs=TOOLS,
 )
-def refuses_nameless(exchange: Exchange) -> Iterator[Finding]:
+def refuses_nameless(exchange: Exchange) -> Iterator[Outcome]:
     """A tool without a name is refused.
 
     It cannot be called; an answer of some kind hides the mistake.
     """
-    yield from _refused(exchange, "a tool needs a name")
+    yield from must_refuse(exchange, "a tool needs a name")
 
 
 @check(
@@ -1132,9 +1179,9 @@ def refuses_nameless(exchange: Exchange) -> Iterator[Finding]:
     on=Usable.RESPONSE,
     needs=TOOLS,
 )
-def refuses_required_of_none(exchange: Exchange) -> Iterator[Finding]:
+def refuses_required_of_none(exchange: Exchange) -> Iterator[Outcome]:
     """A call required where there are no tools is refused.
 
     It cannot be met, and the caller counts on it.
     """
-    yield from _refused(exchange, "there are no tools to require")
+    yield from must_refuse(exchange, "there are no tools to require")

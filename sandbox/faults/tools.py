@@ -350,7 +350,7 @@ def arguments_escaped_twice(turn: Turn) -> None:
             arguments["city"] = json.dumps(arguments["city"])[1:-1]
 
 
-@fault("tools.finish_stop", caught_by={"tools.finish_reason"}, at=Stage.ANSWER, on=ANY)
+@fault("tools.finish_stop", caught_by={"tools.finish_reason.auto"}, at=Stage.ANSWER, on=ANY)
 def finish_stop(turn: Turn) -> None:
     """Answers with calls of the model's own choice end with "stop"."""
     if turn.choices[0].finish_reason == "tool_calls" and _choice(turn) != "required":

@@ -272,3 +272,16 @@ def test_no_answer_makes_a_check_raise(probe, value, whole):
     body = completion()
     body["choices"][0]["message"] = value
     assert len(verdicts(one, exchange(probe.id, body, sent=sent(probe)))) == len(OURS)
+
+
+def test_a_crash_is_no_acceptance_and_no_refusal():
+    error = {"error": {"message": "oops"}}
+    crashed = [exchange(probe.id, error, status=500, sent=sent(probe)) for probe in (probes.strict, probes.malformed)]
+    found = {r.check_id: r.verdict for r in verdicts(*crashed)}
+    assert found["structured.accepted"] is Verdict.INCONCLUSIVE
+    assert found["structured.refuses.malformed"] is Verdict.SKIPPED
+
+
+def test_nothing_is_said_of_an_answer_that_is_empty():
+    passed = {r.check_id for r in verdicts(answered(probes.strict, "")) if r.verdict is Verdict.PASS}
+    assert passed == {"structured.accepted", "structured.offered", "structured.content_string"}

@@ -89,7 +89,7 @@ def test_a_named_function_may_end_with_stop(probe, reason):
 
 @pytest.mark.parametrize(
     ("probe", "caught"),
-    [(probes.auto, "tools.finish_reason"), (probes.required, "tools.finish_reason.required")],
+    [(probes.auto, "tools.finish_reason.auto"), (probes.required, "tools.finish_reason.required")],
     ids=["auto", "required"],
 )
 def test_only_a_named_function_may_end_with_stop(probe, caught):
@@ -213,6 +213,35 @@ def test_an_answer_without_calls_may_say_so_in_any_way(nothing):
         body["choices"][0]["message"]["tool_calls"] = nothing
     asked = [exchange(probe.id, body, sent=sent(probe)) for probe in (probes.abstain, probes.none)]
     assert bad(*asked) == set()
+
+
+def test_the_old_field_beside_the_new_one_harms_nobody():
+    body = completion()
+    old = {"name": "get_stock_price", "arguments": '{"symbol": "PAR"}'}
+    new = call('{"symbol": "PAR"}', name="get_stock_price")
+    body["choices"][0]["message"] = {"role": "assistant", "content": None, "function_call": old, "tool_calls": [new]}
+    body["choices"][0]["finish_reason"] = "tool_calls"
+    one = exchange(probes.by_name.id, body, sent=sent(probes.by_name))
+    found = {result.check_id: result.verdict for result in verdicts(one)}
+    assert found["tools.named"] is found["tools.not_legacy"] is Verdict.PASS
+    assert bad(one) == set()
+
+
+def test_nothing_is_said_of_calls_that_did_not_come():
+    told = answered(probes.auto, content="It is sunny.", reason="stop")
+    empty = streamed(probes.stream_parallel, content="It is sunny.", reason="stop")
+    passed = {result.check_id for result in verdicts(told, empty) if result.verdict is Verdict.PASS}
+    assert passed == {"tools.accepted", "tools.offered", "tools.finish_reason.empty", "tools.not_leaked"}
+
+
+def test_a_crash_is_no_acceptance_and_no_refusal():
+    crashed = [
+        exchange(probe.id, {"error": {"message": "oops"}}, status=500, sent=sent(probe))
+        for probe in (probes.required, probes.result, probes.bad_choice)
+    ]
+    found = {result.check_id: result.verdict for result in verdicts(answered(probes.auto, call()), *crashed)}
+    assert found["tools.accepted"] is found["tools.result.accepted"] is Verdict.INCONCLUSIVE
+    assert found["tools.refuses.bad_choice"] is Verdict.SKIPPED
 
 
 # Streams
