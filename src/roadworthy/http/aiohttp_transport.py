@@ -1,36 +1,52 @@
 """The transport over real sockets, by aiohttp.
 
-While a response arrives nothing is parsed and no task is woken: each read is noted
-with its arrival and left in aiohttp's buffer, and everything is taken out at the end.
-That keeps the loop free, so that hundreds of streams can be timed at once.
+While a response arrives nothing is parsed and no task is woken: each read is noted with
+its arrival and its bytes are put by. That keeps the loop free, so that hundreds of streams
+can be timed at once. aiohttp frames HTTP; decompression, caps, deadlines and clocks are ours.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
+import re
 import socket
 import ssl
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import TransferEncodingError
+from aiohttp.streams import EMPTY_PAYLOAD
 
 from roadworthy.errors import ConfigError
 from roadworthy.http.clock import StampedSocket
-from roadworthy.http.decode import decode
+from roadworthy.http.decode import Decoder, Refused
 from roadworthy.http.message import Failure, FailureKind, Headers, Limits, Read, Reply, Request, Timings
-from roadworthy.http.sse import parse
+from roadworthy.http.sse import Parser, StreamTooLargeError
 
-DONE = b"[DONE]"
+KEEP_ALIVE_S = 4.0
+"""An idle connection is given up after this long: many servers close theirs after 5 s, just as we would ask again."""
 MAX_REDELIVERIES = 1
 """How often a request is sent again because a kept-alive connection turned out to be closed already."""
+MAX_READS = 100_000
+"""Reads of one body that are kept apart; what a slower drip brings later shares the last one's place."""
+MAX_HEADERS = 1_000
+BUFFER_BYTES = 1024 * 1024
+"""What aiohttp may hold of a body between two reads of ours."""
+BEAT_S = 0.01
+"""How often the loop's lag is measured where the system stamps no arrivals."""
+_DONE = b"[DONE]"
+_DONE_EVENT = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\] *(?:\r\n|\r|\n)(?:\r\n|\r|\n)")
+_DONE_SPAN = 32
+"""Longer than any spelling of the event: what is still none after so many bytes is none."""
 
 
 @dataclass
@@ -45,17 +61,25 @@ class _Watch:
     socket: StampedSocket | None = None
     protocol: _Protocol | None = None
     zero_ns: int = 0
+    head: Any = None
+    payload: Any = None
+    head_bytes: int = 0
     head_ns: int = 0
+    decoder: Decoder | None = None
+    counter: Parser | None = None
+    body: bytearray = field(default_factory=bytearray)
     arrivals: list[tuple[int, int]] = field(default_factory=list)
+    wire_bytes: int = 0
     lag_ns: int = 0
     last_read_ns: int = 0
-    tail: bytes = b""
-    pieces: int = 0
+    looks_for_done: bool = False
+    searched: int = 0
     events: int = 0
     done: bool = False
     closed_early: bool = False
     failure: Failure | None = None
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    lost: BaseException | None = None
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def left_s(self) -> float:
@@ -67,78 +91,198 @@ class _Watch:
         """Seconds since anything was read."""
         return (time.monotonic_ns() - (self.last_read_ns or self.connected_ns)) / 1e9
 
+    def start_clock(self) -> None:
+        """Set the zero of all readings: when the request's last bytes were handed to the socket."""
+        sent_ns = self.socket.sent_ns if self.socket else 0
+        self.zero_ns = max(sent_ns, self.connected_ns)
+
     def release(self) -> None:
         """Stop noting: the connection may serve another request from now on."""
-        if self.protocol is not None:
+        if self.protocol is not None and self.protocol.watch is self:
             self.protocol.watch = None
+
+    def note_head(self, head: Any, payload: Any) -> None:
+        """Take the final response head."""
+        self.head, self.payload = head, payload
+        size = sum(len(name) + len(value) + 4 for name, value in head.raw_headers)
+        if size > self.limits.max_header_bytes or len(head.raw_headers) > MAX_HEADERS:
+            self.failure = _head_too_large(self.limits)
+            return
+        encoding = ",".join(head.headers.getall("Content-Encoding", ()))
+        try:
+            decoder = Decoder(encoding, self.limits.max_body_bytes)
+        except Refused as refused:
+            self.failure = refused.failure
+            return
+        self.decoder = None if decoder.idle else decoder
+        self.looks_for_done = "html" not in head.headers.get("Content-Type", "").lower()
+        if self.limits.close_after_events is not None:
+            self.counter = Parser()
+
+    def note_body(self, arrived_ns: int, piece: bytes) -> None:
+        """Take a piece of the body, as it came over the wire."""
+        self.wire_bytes += len(piece)
+        cap = self.limits.max_body_bytes
+        if self.wire_bytes > cap:
+            piece = piece[: len(piece) - (self.wire_bytes - cap)]
+            self.failure = Failure(FailureKind.BODY_TOO_LARGE, f"the body passes the cap of {cap:,} bytes")
+        if self.decoder is not None:
+            try:
+                piece = self.decoder.feed(piece)
+            except Refused as refused:
+                self.failure = refused.failure
+                return
+        if not piece:
+            return
+        self.body += piece
+        if len(self.arrivals) < MAX_READS:
+            self.arrivals.append((arrived_ns, len(self.body)))
+        else:
+            self.arrivals[-1] = (arrived_ns, len(self.body))
+        if self.counter is not None:
+            self._count_events(piece)
+        if self.looks_for_done and not self.done:
+            self._look_for_done()
+
+    def _count_events(self, piece: bytes) -> None:
+        """Only requests that leave a stream early pay for parsing it as it comes."""
+        assert self.counter is not None
+        assert self.limits.close_after_events is not None
+        try:
+            self.events += sum(1 for _ in self.counter.feed(piece))
+        except StreamTooLargeError:
+            self.counter = None  # such a stream is no longer counted: the caps end it
+            return
+        self.closed_early = self.events >= self.limits.close_after_events and not self.payload.is_eof()
+
+    def _look_for_done(self) -> None:
+        """Whether the end marker came as an event of its own; text that merely speaks of it is none."""
+        while (place := self.body.find(_DONE, self.searched)) >= 0:
+            if _DONE_EVENT.search(self.body, max(0, place - 7), place + _DONE_SPAN):
+                self.done = True
+                self.woken.set()
+                return
+            if len(self.body) - place < _DONE_SPAN:
+                self.searched = place  # its end may be still to come
+                return
+            self.searched = place + len(_DONE)
+        self.searched = max(self.searched, len(self.body) - len(_DONE) + 1)
 
 
 _current: contextvars.ContextVar[_Watch] = contextvars.ContextVar("roadworthy_watch")
 
 
 class _Protocol(ResponseHandler):
-    """aiohttp's own protocol, which also notes when each piece of the body arrived."""
+    """aiohttp's own protocol, which also tells when each piece of the body arrived, and stops at our limits."""
 
     watch: _Watch | None = None
     used = False
+    _taking = False
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        """Take a response head, as aiohttp's parser made it, before anybody reads it."""
+        head, payload = data
+        watch = self.watch
+        if watch is not None and watch.head is None and (head.code >= 200 or head.code == 101):
+            watch.note_head(head, payload)
+        super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
+        """Take what one read brought."""
         watch = self.watch
-        stamped = watch.socket if watch else None
-        if watch is not None:
-            now = time.monotonic_ns()
-            arrived = stamped.arrived_ns if stamped else now
-            watch.last_read_ns = now
-            if not watch.zero_ns:
-                watch.zero_ns = stamped.sent_ns if stamped else watch.connected_ns
-            watch.lag_ns = max(watch.lag_ns, now - arrived)
+        if watch is None or self._taking:
+            # aiohttp calls itself again, without data, where it had paused: the loop below takes what that makes.
+            super().data_received(data)
+            return
+        now = time.monotonic_ns()
+        stamped = watch.socket
+        arrived = stamped.arrived_ns if stamped is not None else now
+        watch.last_read_ns = now
+        watch.lag_ns = max(watch.lag_ns, now - arrived)
+        if not watch.zero_ns:
+            watch.start_clock()
+        if watch.head is None:
+            watch.head_bytes += len(data)
         super().data_received(data)
-        if watch is not None:
-            self._note(watch, arrived)
-
-    def _note(self, watch: _Watch, arrived: int) -> None:
-        payload = self._payload
-        if payload is None:
+        if watch.head is None:
+            if watch.head_bytes > watch.limits.max_header_bytes and self._exception is None:
+                watch.failure = _head_too_large(watch.limits)
+                self._hang_up(watch)
             return
         watch.head_ns = watch.head_ns or arrived
-        total = payload.total_bytes
-        if not watch.arrivals or total != watch.arrivals[-1][1]:
-            watch.arrivals.append((arrived, total))
-        limits = watch.limits
-        if total > limits.max_body_bytes:
-            watch.failure = Failure(
-                FailureKind.BODY_TOO_LARGE, f"the body passes the cap of {limits.max_body_bytes:,} bytes"
-            )
+        self._take(watch, arrived)
+
+    def _take(self, watch: _Watch, arrived: int) -> None:
+        payload = watch.payload
+        self._taking = True
+        try:
+            while payload is not EMPTY_PAYLOAD and payload._buffer and watch.failure is None and not watch.closed_early:  # noqa: SLF001
+                # The public read refuses after a broken body; what had come before is evidence all the same.
+                watch.note_body(arrived, payload._read_nowait(-1))  # noqa: SLF001
+        finally:
+            self._taking = False
+        if watch.failure is not None or watch.closed_early:
             self._hang_up(watch)
-            return
-        if limits.close_after_events is not None and not payload.is_eof():
-            # Only probes that leave a stream early pay for counting its events as they come.
-            seen = sum(1 for _ in parse(b"".join(_held(payload))))
-            if seen >= limits.close_after_events:
-                watch.closed_early = True
-                self._hang_up(watch)
-                return
-        # The end marker is looked for in the body itself: chunked framing may stand inside it on the wire.
-        held = _held(payload)
-        joint = watch.tail + b"".join([held[place] for place in range(watch.pieces, len(held))])
-        watch.pieces = len(held)
-        if not watch.done and DONE in joint:
-            watch.done = True
-            watch.ended.set()
-        watch.tail = joint[-len(DONE) :]
+        elif payload.is_eof():
+            watch.woken.set()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Wake who waits for the body."""
+        watch = self.watch
+        super().connection_lost(exc)
+        if watch is not None:
+            if watch.payload is not None:
+                self._take(watch, watch.last_read_ns)
+            watch.lost = exc or ConnectionResetError("closed")
+            watch.woken.set()
 
     def _hang_up(self, watch: _Watch) -> None:
-        watch.ended.set()
+        watch.woken.set()
         if self.transport is not None:
             self.transport.abort()
+
+
+class _Beat:
+    """Measures the loop's lag, while there are requests whose arrivals nobody stamps."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[int, _Watch] = {}
+        self._handle: asyncio.TimerHandle | None = None
+        self._due = 0.0
+
+    def add(self, watch: _Watch) -> None:
+        """Measure on behalf of this request, too."""
+        self._by_id[id(watch)] = watch
+        if self._handle is None:
+            self._plan()
+
+    def drop(self, watch: _Watch) -> None:
+        """This request is over."""
+        self._by_id.pop(id(watch), None)
+
+    def _plan(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._due = loop.time() + BEAT_S
+        self._handle = loop.call_at(self._due, self._tick)
+
+    def _tick(self) -> None:
+        late_ns = int((asyncio.get_running_loop().time() - self._due) * 1e9)
+        for watch in self._by_id.values():
+            watch.lag_ns = max(watch.lag_ns, late_ns)
+        self._handle = None
+        if self._by_id:
+            self._plan()
 
 
 class _Connector(aiohttp.TCPConnector):
     """A connector whose sockets are stamped and whose connections tell which request they serve."""
 
-    def __init__(self, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, tls: ssl.SSLContext, beat: _Beat) -> None:
         self._stamped: weakref.WeakValueDictionary[int, StampedSocket] = weakref.WeakValueDictionary()
-        super().__init__(limit=0, ssl=tls or True, socket_factory=self._make_socket, ttl_dns_cache=60)
+        self._beat = beat
+        super().__init__(
+            limit=0, ssl=tls, socket_factory=self._make_socket, ttl_dns_cache=60, keepalive_timeout=KEEP_ALIVE_S
+        )
         # aiohttp offers no public way to choose the protocol; tests pin what we rely on here.
         make: Callable[..., ResponseHandler] = _Protocol
         self._factory = functools.partial(make, loop=self._loop)
@@ -152,6 +296,9 @@ class _Connector(aiohttp.TCPConnector):
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - aiohttp's signature
         watch = _current.get()
+        if watch.connected_ns:
+            # aiohttp asks again on its own for some methods; whether to do so is decided in `send`, for all alike.
+            raise aiohttp.ServerDisconnectedError
         watch.connecting_ns = time.monotonic_ns()
         connection = await super().connect(req, traces, timeout)
         watch.connected_ns = time.monotonic_ns()
@@ -163,6 +310,8 @@ class _Connector(aiohttp.TCPConnector):
             watch.protocol = protocol
             raw = connection.transport.get_extra_info("socket") if connection.transport else None
             watch.socket = self._stamped.get(raw.fileno()) if raw is not None else None
+        if watch.socket is None or not watch.socket.exact:
+            self._beat.add(watch)
         return connection
 
 
@@ -173,15 +322,14 @@ class AiohttpTransport:
     """
 
     def __init__(self, ca_file: Path | None = None) -> None:
-        # Without a file of its own aiohttp makes a context when a connection first needs one.
-        self._tls: ssl.SSLContext | None = None
+        self._tls = ssl.create_default_context()
         if ca_file is not None:
-            self._tls = ssl.create_default_context()
             try:
                 self._tls.load_verify_locations(cafile=str(ca_file))
             except (OSError, ssl.SSLError) as error:
                 raise ConfigError(f"{ca_file}: expected certificates in PEM form: {error}") from None
         self._session: aiohttp.ClientSession | None = None
+        self._beat = _Beat()
 
     async def send(self, request: Request, limits: Limits) -> Reply:
         """See `Transport.send`."""
@@ -204,7 +352,7 @@ class AiohttpTransport:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:
             self._session = aiohttp.ClientSession(
-                connector=_Connector(self._tls),
+                connector=_Connector(self._tls, self._beat),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,
@@ -213,114 +361,105 @@ class AiohttpTransport:
         return self._session
 
     async def _once(self, request: Request, watch: _Watch) -> Reply:
-        limits = watch.limits
         _current.set(watch)
+        response = None
+        failure: Failure | None
         try:
-            async with asyncio.timeout(watch.left_s):
-                response = await self._open().request(
-                    request.method,
-                    request.url,
-                    headers=list(request.headers),
-                    data=request.body,
-                    allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_timeout_s),
-                    read_bufsize=limits.max_body_bytes,
-                    max_line_size=limits.max_header_bytes,
-                    max_field_size=limits.max_header_bytes,
-                )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            watch.release()
-            return _failed(watch, *_why(error, request, watch))
-        try:
-            failure = await _until_end(response, watch)
-        except (aiohttp.ClientError, OSError) as error:
-            failure = Failure(FailureKind.TRUNCATED, _cut(response, error))
+            try:
+                async with asyncio.timeout(watch.left_s):
+                    response = await self._ask(request, watch.limits)
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                failure = watch.failure or Failure(*_why(error, request, watch))
+            else:
+                failure = await _until_end(watch)
+            reply = _reply(watch, failure)
         except BaseException:
-            watch.release()
-            response.close()
+            if response is not None:
+                response.close()
             raise
-        reply = _reply(response, watch, failure)
-        watch.release()
-        if reply.failure is not None or reply.closed_early:
-            response.close()
-        else:
-            response.release()
+        finally:
+            watch.release()
+            self._beat.drop(watch)
+        if response is not None:
+            if reply.failure is not None or reply.closed_early:
+                response.close()
+            else:
+                response.release()
         return reply
 
+    async def _ask(self, request: Request, limits: Limits) -> aiohttp.ClientResponse:
+        return await self._open().request(
+            request.method,
+            request.url,
+            headers=list(request.headers),
+            data=request.body,
+            allow_redirects=False,
+            # A threshold so high that no timeout is rounded up to a whole second.
+            timeout=aiohttp.ClientTimeout(total=None, connect=limits.connect_timeout_s, ceil_threshold=1e9),
+            read_bufsize=BUFFER_BYTES,
+            max_line_size=limits.max_header_bytes,
+            max_field_size=limits.max_header_bytes,
+            max_headers=MAX_HEADERS,
+        )
 
-async def _until_end(response: aiohttp.ClientResponse, watch: _Watch) -> Failure | None:
+
+async def _until_end(watch: _Watch) -> Failure | None:
     """Wait for the end of the body, or for what ends it before; nothing is read meanwhile."""
     limits = watch.limits
-    body = response.content
-    end = asyncio.ensure_future(body.wait_eof())
-    stop = asyncio.ensure_future(watch.ended.wait())
-    try:
-        while True:
-            waiting = {end} if watch.done else {end, stop}
-            wait_s = min(limits.done_grace_s if watch.done else limits.idle_timeout_s - watch.quiet_s, watch.left_s)
-            await asyncio.wait(waiting, timeout=max(0.0, wait_s), return_when=asyncio.FIRST_COMPLETED)
-            if watch.failure is not None or watch.closed_early:
-                return watch.failure
-            if end.done():
-                end.result()
-                return None
-            if stop not in waiting:
+    done_at: float | None = None
+    while True:
+        watch.woken.clear()
+        if watch.failure is not None or watch.closed_early:
+            return watch.failure
+        if watch.payload.is_eof():
+            return None
+        if watch.lost is not None:
+            return _cut(watch)
+        if watch.left_s <= 0:
+            return Failure(FailureKind.TOTAL_TIMEOUT, f"not finished within {limits.total_timeout_s:g} s")
+        if watch.done:
+            done_at = done_at or time.monotonic()
+            wait_s = done_at + limits.done_grace_s - time.monotonic()
+            if wait_s <= 0:
                 grace = f"the stream stayed open for {limits.done_grace_s:g} s after [DONE]"
                 return Failure(FailureKind.NOT_CLOSED, grace)
-            if watch.left_s <= 0:
-                return Failure(FailureKind.TOTAL_TIMEOUT, f"not finished within {limits.total_timeout_s:g} s")
-            if watch.quiet_s >= limits.idle_timeout_s and not watch.done:
+        else:
+            wait_s = limits.idle_timeout_s - watch.quiet_s
+            if wait_s <= 0:
                 return Failure(FailureKind.IDLE_TIMEOUT, f"nothing more came for {limits.idle_timeout_s:g} s")
-    finally:
-        for task in (end, stop):
-            task.cancel()
-        await asyncio.gather(end, stop, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(wait_s, watch.left_s)):
+                await watch.woken.wait()
 
 
-def _held(body: aiohttp.StreamReader) -> Sequence[bytes]:
-    """The pieces of a body that aiohttp holds. After a failure it hands nothing out, yet they are evidence.
-
-    A response that cannot have a body (204, 304) holds none.
-    """
-    held: Sequence[bytes] = getattr(body, "_buffer", ())
-    return held
-
-
-def _reply(response: aiohttp.ClientResponse, watch: _Watch, failure: Failure | None) -> Reply:
-    wire = b"".join(_held(response.content))
-    zero = watch.zero_ns or watch.connected_ns
-    reads: list[Read] = []
-    for arrived, end in watch.arrivals:
-        if reads and end <= reads[-1].end:
-            continue
-        reads.append(Read(max(0, arrived - zero), min(end, len(wire))))
-    if wire and (not reads or reads[-1].end < len(wire)):
-        at_ns = reads[-1].at_ns if reads else max(0, watch.last_read_ns - zero)
-        reads.append(Read(at_ns, len(wire)))
-    reads = [read for index, read in enumerate(reads) if read.end > (reads[index - 1].end if index else 0)]
-    encoding = ",".join(response.headers.getall("Content-Encoding", []))
-    body, moved, trouble = decode(wire, reads, encoding, watch.limits.max_body_bytes)
-    if trouble is not None and trouble.kind is FailureKind.TRUNCATED and (failure or watch.closed_early):
-        trouble = None
-    headers: Headers = tuple(
-        (key.decode("latin-1"), value.decode("utf-8", "replace")) for key, value in response.raw_headers
-    )
+def _reply(watch: _Watch, failure: Failure | None) -> Reply:
+    zero = watch.zero_ns
+    if failure is None and not watch.closed_early and watch.decoder is not None and not watch.decoder.whole:
+        failure = watch.decoder.unended
+    reads = tuple(Read(max(0, arrived - zero), end) for arrived, end in watch.arrivals)
+    headers: Headers = ()
+    if watch.head is not None:
+        headers = tuple(
+            (name.decode("latin-1"), value.decode("utf-8", "replace")) for name, value in watch.head.raw_headers
+        )
     return Reply(
-        status=response.status,
+        status=watch.head.code if watch.head is not None else None,
         headers=headers,
-        body=body,
-        reads=moved,
-        timings=_timings(watch, moved),
-        failure=failure or trouble,
-        wire_bytes=len(wire),
+        body=bytes(watch.body),
+        reads=reads,
+        timings=_timings(watch, reads),
+        failure=failure,
+        wire_bytes=watch.wire_bytes,
         closed_early=watch.closed_early,
     )
 
 
-def _timings(watch: _Watch, reads: tuple[Read, ...] = ()) -> Timings:
-    zero = watch.zero_ns or watch.connected_ns
+def _timings(watch: _Watch, reads: tuple[Read, ...]) -> Timings:
+    if not watch.zero_ns and watch.connected_ns:
+        watch.start_clock()
+    zero = watch.zero_ns
     return Timings(
-        queued_ns=max(0, watch.connecting_ns - watch.asked_ns),
+        queued_ns=max(0, (watch.connecting_ns or time.monotonic_ns()) - watch.asked_ns),
         connect_ns=None if watch.reused or not watch.connected_ns else watch.connected_ns - watch.connecting_ns,
         headers_ns=max(0, watch.head_ns - zero) if watch.head_ns else None,
         first_byte_ns=reads[0].at_ns if reads else None,
@@ -330,18 +469,24 @@ def _timings(watch: _Watch, reads: tuple[Read, ...] = ()) -> Timings:
     )
 
 
-def _failed(watch: _Watch, kind: FailureKind, message: str) -> Reply:
-    return Reply(None, timings=_timings(watch), failure=Failure(kind, message))
+def _head_too_large(limits: Limits) -> Failure:
+    return Failure(
+        FailureKind.HEADERS_TOO_LARGE, f"the response head passes the cap of {limits.max_header_bytes:,} bytes"
+    )
 
 
-def _cut(response: aiohttp.ClientResponse, error: Exception) -> str:
-    got = response.content.total_bytes
-    promised = response.headers.get("Content-Length")
-    if promised and promised.isdigit() and int(promised) > got:
-        return f"the connection closed after {got:,} of {int(promised):,} bytes"
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return f"the connection closed after {got:,} bytes, before the end of the body"
-    return f"the connection broke after {got:,} bytes: {error}"
+def _cut(watch: _Watch) -> Failure:
+    """Why a body ended before its end."""
+    got = watch.wire_bytes
+    error = watch.payload.exception()
+    cause = error.__cause__ if error is not None else None
+    if isinstance(cause, TransferEncodingError) and "Not enough data" not in str(cause):
+        why = " ".join(str(cause.message).split())[:200]
+        return Failure(FailureKind.BAD_HTTP, f"after {got:,} bytes the chunked framing is broken: {why}")
+    promised = watch.head.headers.get("Content-Length", "")
+    if promised.isascii() and promised.isdigit() and int(promised[:18]) > got:
+        return Failure(FailureKind.TRUNCATED, f"the connection closed after {got:,} of {int(promised[:18]):,} bytes")
+    return Failure(FailureKind.TRUNCATED, f"the connection closed after {got:,} bytes, before the end of the body")
 
 
 def _why(error: Exception, request: Request, watch: _Watch) -> tuple[FailureKind, str]:

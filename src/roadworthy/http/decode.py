@@ -16,6 +16,8 @@ MAX_ENCODINGS = 2
 SLICE_BYTES = 4096
 """Compressed bytes undone at a time: what follows a gzip member is copied, and many tiny members must not cost much."""
 
+ZLIB_HEAD_BYTES = 2
+
 
 class Refused(Exception):  # noqa: N818 - a refusal on purpose, not an error of ours
     """The body cannot be undone any further; `failure` says why."""
@@ -94,10 +96,16 @@ class _Layer:
         self._gzip = encoding != "deflate"
         self._engine = zlib.decompressobj(31 if self._gzip else 15)
         self._begun = False
+        self._held = b""
         self._made = 0
         self._cap = cap
 
     def feed(self, data: bytes) -> bytes:
+        if not self._begun and not self._gzip:
+            data = self._held + data
+            if len(data) < ZLIB_HEAD_BYTES:
+                self._held = data
+                return b""
         made = bytearray()
         while data:
             if self._engine.eof:
