@@ -131,7 +131,7 @@ def offered(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Outcome]:
     level=Level.MUST,
     lenses=ALL,
     source=f"{HUB}; {GUIDE}",
-    remedy="See that the chat template puts the tools into the prompt, and switch on the tool parser that fits the model.",
+    remedy="See that the chat template puts the tools into the prompt, and switch on the parser that fits the model.",
     each=probes.auto,
     bar=0.5,
     needs=TOOLS,
