@@ -175,7 +175,7 @@ async def open_after_done(reader, writer):
         (cut_chunked, FailureKind.TRUNCATED, 200, "before the end", 1.0),
         (no_answer, FailureKind.DISCONNECTED, None, "without an answer", 1.0),
         (not_http, FailureKind.BAD_HTTP, None, "not HTTP", 1.0),
-        (early_hints_for_ever, FailureKind.TOTAL_TIMEOUT, None, "no answer", 2.5),
+        (early_hints_for_ever, FailureKind.HEADERS_TOO_LARGE, None, "65,536", 2.5),
         (open_after_done, FailureKind.NOT_CLOSED, 200, "after [DONE]", 2.5),
     ],
 )
