@@ -905,6 +905,33 @@ def usage_counts(exchange: Exchange) -> Iterator[Finding]:
 
 
 @check(
+    "chat.stream.usage.plausible",
+    level=Level.MUST,
+    lenses=[Lens.OPENAI, Lens.HUB],
+    source="OpenAI API reference, usage",
+    remedy="Count the tokens of this stream alone; look for counters that are never set, or never reset.",
+    each=[chat_stream, after_close],
+    on=Usable.EVENTS,
+)
+def usage_plausible(exchange: Exchange) -> Iterator[Outcome]:
+    """A stream's usage fits its text: some tokens for a prompt, some for an answer, no more than its letters allow.
+
+    Zeros give the answer away for nothing, and counts beyond the text charge for what was never said.
+    """
+    told, text = as_object(exchange.stream.usage), _said(exchange)
+    read, said = told.get("prompt_tokens"), told.get("completion_tokens")
+    if exchange.garbled or not is_integer(read) or not is_integer(said) or not text:
+        yield NotApplicable("there is no usage, or no text to compare it with")
+        return
+    if read == 0:
+        yield Finding("at least one token for the prompt", "0", at="/usage/prompt_tokens")
+    most = 4 * len(text.encode()) + 64
+    if said == 0 or (said > most and not _thoughts(told)):
+        expected = f"from 1 to {most} tokens for a text of {len(text)} characters"
+        yield Finding(expected, str(said), at="/usage/completion_tokens")
+
+
+@check(
     "chat.stream.usage.null_before",
     level=Level.SHOULD,
     lenses=[Lens.OPENAI],

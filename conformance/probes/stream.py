@@ -9,6 +9,7 @@ STREAMS: list[Probe] = []
 """Every probe that asks for a stream; the wire-level checks inspect them all. Other families add theirs."""
 
 COUNT = "Count from one to thirty in words, separated by commas."
+LONG_COUNT = "Count from 1 to 300 in words, separated by commas."
 SCRIPTS = "naïve 東京 🚀"
 CUT_TOKENS = 8
 COUNTED = {"include_usage": True}
@@ -40,8 +41,9 @@ def several(context: Context) -> Draft:
 
 @probe("chat.stream.early_close")
 def early_close(context: Context) -> Draft:
-    """A stream that we leave after its third event, as a user who closes the page."""
-    return context.chat(COUNT, stream=True).with_limits(close_after_events=3)
+    """A long stream that we leave after its second event, as a user who closes the page."""
+    # Long, so that even a server that answers at once is still at it when we leave.
+    return context.chat(LONG_COUNT, stream=True, max_tokens=600).with_limits(close_after_events=2)
 
 
 @probe("chat.stream.after_close", after=[early_close])

@@ -477,6 +477,24 @@ def usage_total_wrong(turn: Turn) -> None:
             chunk["usage"] = {**chunk["usage"], "total_tokens": chunk["usage"]["completion_tokens"]}
 
 
+@fault("chat.stream.usage_zeros", caught_by={"chat.stream.usage.plausible"}, at=Stage.CHUNKS, on={Kind.STREAM})
+def usage_zeros(turn: Turn) -> None:
+    """A stream's counters are never set."""
+    for chunk in turn.chunks:
+        if chunk.get("usage"):
+            chunk["usage"] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+@fault("chat.stream.usage_never_reset", caught_by={"chat.stream.usage.plausible"}, at=Stage.CHUNKS, on={Kind.STREAM})
+def usage_never_reset(turn: Turn) -> None:
+    """A stream's usage counts every answer since the server started."""
+    for chunk in turn.chunks:
+        if chunk.get("usage") and _asks(turn, "naïve"):
+            said = chunk["usage"]["completion_tokens"] + 100_000
+            total = chunk["usage"]["prompt_tokens"] + said
+            chunk["usage"] = {**chunk["usage"], "completion_tokens": said, "total_tokens": total}
+
+
 @fault("chat.stream.usage_strings", caught_by={"chat.stream.usage.counts"}, at=Stage.CHUNKS, on={Kind.STREAM})
 def usage_strings(turn: Turn) -> None:
     """A stream's usage holds strings."""
@@ -583,7 +601,7 @@ _left: set[str] = set()
 def dies_on_close(turn: Turn) -> None:
     """When a client leaves a stream, its slot is never freed: the next stream gets an error."""
     who = turn.request_headers.get("authorization", "")
-    if _asks(turn, "thirty") and not {"stream_options", "temperature"} & set(turn.body):
+    if _asks(turn, "1 to 300"):
         _left.add(who)
     elif _asks(turn, "naïve") and who in _left:
         _left.discard(who)

@@ -328,6 +328,21 @@ def test_usage_is_the_same_streamed_or_not(streamed, unstreamed, verdict):
     assert one("usage.same_as_unstreamed", counted(WORDS, **streamed), plain(TEXT, **unstreamed))[0] is verdict
 
 
+@pytest.mark.parametrize(
+    ("usage", "verdict"),
+    [
+        ({}, Verdict.PASS),
+        ({"prompt_tokens": 0}, Verdict.FAIL),
+        ({"completion_tokens": 0}, Verdict.FAIL),
+        ({"completion_tokens": 90_000}, Verdict.FAIL),
+        ({"completion_tokens": 90_000, "completion_tokens_details": {"reasoning_tokens": 89_964}}, Verdict.PASS),
+        ({"completion_tokens": "36"}, Verdict.SKIPPED),
+    ],
+)
+def test_usage_fits_the_text(usage, verdict):
+    assert one("usage.plausible", counted(WORDS, **usage))[0] is verdict
+
+
 def test_usage_before_the_end_may_count_along_but_not_mislead():
     def along(*counts: tuple[int, int]) -> Exchange:
         said = [
