@@ -140,7 +140,7 @@ def result(context: Context) -> Draft:
     return context.chat(messages, tools=BOTH, temperature=0)
 
 
-@probe("tools.result.several", needs=TOOLS, after=[auto])
+@probe("tools.result.several", needs=TOOLS)
 def several_results(context: Context) -> Draft:
     """The results of two calls, handed back one after the other beside empty content, answered in a stream."""
     told = {"call_0001": ("Paris", TEMPERATURE), "call_0002": ("London", SECOND_TEMPERATURE)}
