@@ -148,9 +148,8 @@ async def not_http(reader, writer):
 async def early_hints_for_ever(reader, writer):
     await reader.readuntil(b"\r\n\r\n")
     while True:
-        writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
+        writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 100)
         await writer.drain()
-        await asyncio.sleep(0.001)
 
 
 async def open_after_done(reader, writer):

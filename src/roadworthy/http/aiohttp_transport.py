@@ -277,7 +277,7 @@ class _Beat:
 class _Connector(aiohttp.TCPConnector):
     """A connector whose sockets are stamped and whose connections tell which request they serve."""
 
-    def __init__(self, tls: ssl.SSLContext, beat: _Beat) -> None:
+    def __init__(self, tls: ssl.SSLContext | bool, beat: _Beat) -> None:
         self._stamped: weakref.WeakValueDictionary[int, StampedSocket] = weakref.WeakValueDictionary()
         self._beat = beat
         super().__init__(
@@ -322,8 +322,10 @@ class AiohttpTransport:
     """
 
     def __init__(self, ca_file: Path | None = None) -> None:
-        self._tls = ssl.create_default_context()
+        # Without a file of its own it shares the verifying context that aiohttp has made already.
+        self._tls: ssl.SSLContext | bool = True
         if ca_file is not None:
+            self._tls = ssl.create_default_context()
             try:
                 self._tls.load_verify_locations(cafile=str(ca_file))
             except (OSError, ssl.SSLError) as error:
