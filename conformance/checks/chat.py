@@ -263,7 +263,7 @@ def content(exchange: Exchange) -> Iterator[Outcome]:
 
 
 @check(
-    "chat.finish_reason",
+    "chat.finish_reason.known",
     level=Level.MUST,
     lenses=BOTH,
     source=API,
@@ -507,7 +507,7 @@ def length(exchange: Exchange) -> Iterator[Outcome]:
 
 
 @check(
-    "chat.stop",
+    "chat.stop.honoured",
     level=Level.MUST,
     lenses=[Lens.OPENAI, Lens.SPEC],
     source=API,
@@ -603,7 +603,7 @@ def n_choices(exchange: Exchange) -> Iterator[Finding]:
 
 
 @check(
-    "chat.logprobs",
+    "chat.logprobs.values",
     level=Level.MUST,
     lenses=[Lens.OPENAI],
     source=f"{API}, logprobs",
@@ -656,7 +656,7 @@ def logprobs_join(exchange: Exchange) -> Iterator[Outcome]:
     entries = as_object(exchange.choices[0].get("logprobs")).get("content")
     tokens = [as_object(entry).get("token") for entry in entries] if isinstance(entries, list) else []
     if not tokens or not all(isinstance(token, str) for token in tokens):
-        yield NotApplicable("there are no tokens; see chat.logprobs")
+        yield NotApplicable("there are no tokens; see chat.logprobs.values")
         return
     joined = "".join(str(token) for token in tokens)
     if exchange.text.strip() not in joined and not any(
@@ -694,7 +694,7 @@ def seed(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
     level=Level.SHOULD,
     lenses=[Lens.OPENAI],
     source=f"{API}, content parts",
-    remedy="Look at the chat template: does the text of an array of parts reach the model?",
+    remedy="Look at the chat template: the text of an array of parts must reach the model.",
     each=probes.echo,
     bar=0.5,
 )
@@ -714,7 +714,7 @@ def echo(exchange: Exchange) -> Iterator[Outcome]:
     level=Level.SHOULD,
     lenses=[Lens.OPENAI],
     source=f"{API}, messages",
-    remedy="Look at the chat template: is the system message part of the prompt?",
+    remedy="Look at the chat template: the system message must be part of the prompt.",
     each=probes.system,
     bar=0.5,
 )
@@ -734,7 +734,7 @@ def system(exchange: Exchange) -> Iterator[Outcome]:
     level=Level.SHOULD,
     lenses=[Lens.OPENAI],
     source=f"{API}, messages",
-    remedy="Look at the chat template: are the earlier turns part of the prompt?",
+    remedy="Look at the chat template: the earlier turns must be part of the prompt.",
     each=probes.history,
     bar=0.5,
 )
@@ -769,7 +769,7 @@ def unicode_text(exchange: Exchange) -> Iterator[Finding]:
 
 
 @check(
-    "chat.reasoning",
+    "chat.reasoning.told",
     level=Level.SHOULD,
     lenses=[Lens.OPENAI],
     source=f"{API}, reasoning_effort",
@@ -795,7 +795,7 @@ def reasoning(exchange: Exchange) -> Iterator[Outcome]:
     level=Level.SHOULD,
     lenses=[Lens.OPENAI],
     source=f"{API}, reasoning_effort",
-    remedy="Look at the reasoning parser: where does the text after the thoughts go?",
+    remedy="Look at the reasoning parser: the text after the thoughts belongs into `content`.",
     each=probes.reasoning,
     needs=[Capability.REASONING],
     bar=0.5,
@@ -835,7 +835,7 @@ def images_accepted(exchange: Exchange) -> Iterator[Finding]:
     level=Level.MUST,
     lenses=[Lens.OPENAI],
     source=f"{API}, image content",
-    remedy="Look at the chat template and the image processor: do the pixels reach the model, all images, in order?",
+    remedy="Look at the chat template and the image processor: all pixels must reach the model, in order.",
     each=probes.images,
     needs=[Capability.VISION],
     bar=0.5,

@@ -27,7 +27,7 @@ def _entry(exchange: Exchange, facts: Facts) -> dict[str, Any] | None:
 
 
 @check(
-    "discovery.models",
+    "discovery.models.served",
     level=Level.MUST,
     lenses=(Lens.HUB, Lens.OPENAI, Lens.SPEC),
     source=f"{API}; {GUIDE}",
@@ -186,7 +186,7 @@ def models_context_length(exchange: Exchange, facts: Facts) -> Iterator[Outcome]
 
 
 @check(
-    "discovery.model",
+    "discovery.model.served",
     level=Level.SHOULD,
     lenses=[Lens.OPENAI, Lens.SPEC],
     source=f"{API}, retrieve",

@@ -101,7 +101,7 @@ def key_not_echoed(exchange: Exchange) -> Iterator[Finding]:
 
 
 @check(
-    "errors.unknown_model",
+    "errors.unknown_model.refused",
     level=Level.MUST,
     lenses=BOTH,
     source=f"{API}: 404",

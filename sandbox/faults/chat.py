@@ -179,14 +179,14 @@ def answer_in_reasoning(turn: Turn) -> None:
         _message(turn)["reasoning_content"], _message(turn)["content"] = _message(turn)["content"], ""
 
 
-@fault("chat.finish_reason_null", caught_by={"chat.finish_reason"}, at=Stage.PAYLOAD, on=CHAT)
+@fault("chat.finish_reason_null", caught_by={"chat.finish_reason.known"}, at=Stage.PAYLOAD, on=CHAT)
 def finish_reason_null(turn: Turn) -> None:
     """The finish reason of plain answers is null."""
     if _is_plain(turn):
         turn.payload["choices"][0]["finish_reason"] = None
 
 
-@fault("chat.finish_reason_unknown", caught_by={"chat.finish_reason"}, at=Stage.PAYLOAD, on=CHAT)
+@fault("chat.finish_reason_unknown", caught_by={"chat.finish_reason.known"}, at=Stage.PAYLOAD, on=CHAT)
 def finish_reason_unknown(turn: Turn) -> None:
     """The engine's own word comes through: "eos" for "stop"."""
     if _is_plain(turn) and turn.payload["choices"][0]["finish_reason"] == "stop":
@@ -296,13 +296,13 @@ def length_as_stop(turn: Turn) -> None:
             choice["finish_reason"] = "stop"
 
 
-@fault("chat.stop_ignored", caught_by={"chat.stop"}, at=Stage.REQUEST, on=CHAT)
+@fault("chat.stop_ignored", caught_by={"chat.stop.honoured"}, at=Stage.REQUEST, on=CHAT)
 def stop_ignored(turn: Turn) -> None:
     """`stop` is ignored."""
     turn.body.pop("stop", None)
 
 
-@fault("chat.stop_included", caught_by={"chat.stop"}, at=Stage.ANSWER, on=CHAT)
+@fault("chat.stop_included", caught_by={"chat.stop.honoured"}, at=Stage.ANSWER, on=CHAT)
 def stop_included(turn: Turn) -> None:
     """The stop sequence is part of the answer."""
     stops = turn.body.get("stop")
@@ -357,20 +357,20 @@ def n_ignored(turn: Turn) -> None:
     turn.body.pop("n", None)
 
 
-@fault("chat.logprobs_ignored", caught_by={"chat.logprobs"}, at=Stage.REQUEST, on=CHAT)
+@fault("chat.logprobs_ignored", caught_by={"chat.logprobs.values"}, at=Stage.REQUEST, on=CHAT)
 def logprobs_ignored(turn: Turn) -> None:
     """`logprobs` is ignored."""
     turn.body.pop("logprobs", None)
 
 
-@fault("chat.logprobs_probabilities", caught_by={"chat.logprobs"}, at=Stage.PAYLOAD, on=CHAT)
+@fault("chat.logprobs_probabilities", caught_by={"chat.logprobs.values"}, at=Stage.PAYLOAD, on=CHAT)
 def logprobs_probabilities(turn: Turn) -> None:
     """`logprob` holds probabilities, not their logarithms."""
     for entry in (turn.payload["choices"][0].get("logprobs") or {}).get("content") or ():
         entry["logprob"] = 0.95
 
 
-@fault("chat.top_logprobs_ignored", caught_by={"chat.logprobs"}, at=Stage.REQUEST, on=CHAT)
+@fault("chat.top_logprobs_ignored", caught_by={"chat.logprobs.values"}, at=Stage.REQUEST, on=CHAT)
 def top_logprobs_ignored(turn: Turn) -> None:
     """`top_logprobs` is ignored."""
     turn.body.pop("top_logprobs", None)
@@ -431,7 +431,7 @@ def replacement_characters(turn: Turn) -> None:
             choice.content = choice.content.encode("ascii", "replace").decode().replace("?", "\ufffd")
 
 
-@fault("chat.reasoning_uncounted", caught_by={"chat.reasoning"}, at=Stage.PAYLOAD, on=CHAT)
+@fault("chat.reasoning_uncounted", caught_by={"chat.reasoning.told"}, at=Stage.PAYLOAD, on=CHAT)
 def reasoning_uncounted(turn: Turn) -> None:
     """Thoughts are neither told nor counted."""
     if "reasoning_effort" in turn.body:

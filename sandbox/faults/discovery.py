@@ -15,14 +15,14 @@ def _entries(turn: Turn) -> list[dict[str, Any]]:
     return entries
 
 
-@fault("discovery.models_missing", caught_by={"discovery.models"}, at=Stage.ARRIVAL)
+@fault("discovery.models_missing", caught_by={"discovery.models.served"}, at=Stage.ARRIVAL)
 def models_missing(turn: Turn) -> None:
     """There is no list of models."""
     if turn.path == "/v1/models":
         turn.path = "/v1/nothing"
 
 
-@fault("discovery.models_html", caught_by={"discovery.models"}, at=Stage.FRAMES, on=LIST)
+@fault("discovery.models_html", caught_by={"discovery.models.served"}, at=Stage.FRAMES, on=LIST)
 def models_html(turn: Turn) -> None:
     """The list of models is a web page."""
     turn.frames[0].data = b"<!doctype html><title>Models</title>"
@@ -135,7 +135,7 @@ def context_length_missing(turn: Turn) -> None:
         del entry["context_length"]
 
 
-@fault("discovery.retrieve_missing", caught_by={"discovery.model"}, at=Stage.ARRIVAL)
+@fault("discovery.retrieve_missing", caught_by={"discovery.model.served"}, at=Stage.ARRIVAL)
 def retrieve_missing(turn: Turn) -> None:
     """Ids with a slash cannot be looked up."""
     if turn.path.startswith("/v1/models/"):

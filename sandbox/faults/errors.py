@@ -73,7 +73,7 @@ def key_echoed(turn: Turn) -> None:
 # Cases
 
 
-@fault("errors.default_model", caught_by={"errors.unknown_model"}, at=Stage.ARRIVAL)
+@fault("errors.default_model", caught_by={"errors.unknown_model.refused"}, at=Stage.ARRIVAL)
 def default_model(turn: Turn) -> None:
     """An unknown model is answered by the default one."""
     if _sent(turn).get("model") == "roadworthy/no-such-model":

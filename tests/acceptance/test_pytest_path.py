@@ -109,7 +109,9 @@ def test_a_healthy_provider_is_green_item_by_item(repository):
     with server as url:
         done = repository.pytest("roadworthy.conformance", url=url)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert repository.verdicts() == dict.fromkeys((check.id for check in select()), "passed")
+    # The one is opt-in; the other needs a provider that limits somebody.
+    skipped = dict.fromkeys(("discovery.advertised", "errors.retry_after"), "skipped")
+    assert repository.verdicts() == dict.fromkeys((check.id for check in select()), "passed") | skipped
     assert app.paths
 
 
