@@ -170,7 +170,7 @@ class Chunk:
             and all(isinstance(d, dict) and isinstance(d.get("content"), str | None) for d in deltas)
         )
 
-    @property
+    @cached_property
     def tells_error(self) -> bool:
         """Whether this event tells that the answer failed."""
         return self.event.event == "error" or bool(self.object.get("error"))
@@ -262,15 +262,35 @@ class ChatStream:
         """The first chunk that carries a token."""
         return next((chunk for chunk in self.chunks if chunk.has_token), None)
 
+    @cached_property
+    def answered(self) -> tuple[Chunk, ...]:
+        """The chunks that are objects, tell no error, and come before the end marker."""
+        end = next((event.index for event in self.events if event.data.strip() == DONE), len(self.events))
+        return tuple(
+            chunk
+            for chunk in self.chunks
+            if isinstance(chunk.value, dict) and not chunk.tells_error and chunk.event.index < end
+        )
+
+    @cached_property
+    def _deltas_by_index(self) -> dict[int, list[dict[str, Any]]]:
+        return {}
+
+    def deltas(self, index: int = 0) -> list[dict[str, Any]]:
+        """One choice's delta in each chunk, empty where it has none; gathered once, for many checks ask."""
+        known = self._deltas_by_index.get(index)
+        if known is None:
+            known = self._deltas_by_index[index] = [chunk.delta(index) for chunk in self.chunks]
+        return known
+
     def content(self, index: int = 0) -> str:
         """The joined content deltas of one choice."""
-        parts = (chunk.delta(index).get("content") for chunk in self.chunks)
+        parts = (delta.get("content") for delta in self.deltas(index))
         return "".join(part for part in parts if isinstance(part, str))
 
     def reasoning(self, index: int = 0) -> str:
         """The joined reasoning deltas of one choice, under either name in use."""
-        deltas = (chunk.delta(index) for chunk in self.chunks)
-        parts = (delta.get("reasoning_content", delta.get("reasoning")) for delta in deltas)
+        parts = (delta.get("reasoning_content", delta.get("reasoning")) for delta in self.deltas(index))
         return "".join(part for part in parts if isinstance(part, str))
 
     def finish_reasons(self, index: int) -> list[str]:
@@ -285,8 +305,8 @@ class ChatStream:
     def tool_calls(self, index: int = 0) -> list[dict[str, Any]]:
         """The tool calls of one choice, each joined from its fragments by their `index`."""
         calls: dict[int, dict[str, Any]] = {}
-        for chunk in self.chunks:
-            for position, part in enumerate(objects(chunk.delta(index).get("tool_calls"))):
+        for delta in self.deltas(index):
+            for position, part in enumerate(objects(delta.get("tool_calls"))):
                 slot = part.get("index")
                 call = calls.setdefault(
                     slot if isinstance(slot, int) and not isinstance(slot, bool) else position,

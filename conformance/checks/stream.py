@@ -1153,14 +1153,9 @@ def _at(chunk: Chunk, pointer: str) -> str:
     return f"event {chunk.event.index} {pointer}"
 
 
-def _data(exchange: Exchange) -> list[Chunk]:
-    """The chunks that are objects, tell no error, and come before [DONE]: others have checks of their own."""
-    end = next((event.index for event in exchange.stream.events if event.data.strip() == DONE), None)
-    return [
-        chunk
-        for chunk in exchange.stream.chunks
-        if isinstance(chunk.value, dict) and not chunk.tells_error and (end is None or chunk.event.index < end)
-    ]
+def _data(exchange: Exchange) -> Sequence[Chunk]:
+    """The chunks that carry the answer: others have checks of their own."""
+    return exchange.stream.answered
 
 
 def _choices(exchange: Exchange) -> Iterator[tuple[Chunk, int, dict[str, Any]]]:
