@@ -1172,7 +1172,7 @@ def _number(choice: dict[str, Any]) -> int | None:
 
 def _pieces(exchange: Exchange) -> list[str]:
     """The first choice's pieces of text, as they came."""
-    return [t for chunk in exchange.stream.chunks if isinstance(t := chunk.delta().get("content"), str) and t]
+    return [t for delta in exchange.stream.deltas() if isinstance(t := delta.get("content"), str) and t]
 
 
 def _said(exchange: Exchange) -> str:

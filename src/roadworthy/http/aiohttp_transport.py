@@ -216,9 +216,10 @@ class _Protocol(ResponseHandler):
         payload = watch.payload
         self._taking = True
         try:
-            while payload is not EMPTY_PAYLOAD and payload._buffer and watch.failure is None and not watch.closed_early:  # noqa: SLF001
-                # The public read refuses after a broken body; what had come before is evidence all the same.
-                watch.note_body(arrived, payload._read_nowait(-1))  # noqa: SLF001
+            while watch.failure is None and not watch.closed_early and _holds(payload):
+                watch.note_body(arrived, _drained(payload))
+                if self._reading_paused:
+                    self.resume_reading()  # which may well fill the buffer again
         finally:
             self._taking = False
         if watch.failure is not None or watch.closed_early:
@@ -240,6 +241,26 @@ class _Protocol(ResponseHandler):
         watch.woken.set()
         if self.transport is not None:
             self.transport.abort()
+
+
+def _holds(payload: Any) -> bool:
+    return payload is not EMPTY_PAYLOAD and bool(payload._buffer)  # noqa: SLF001
+
+
+def _drained(payload: Any) -> bytes:
+    """What aiohttp holds of a body.
+
+    The public way refuses after a broken body, though what had come before is evidence all the same, and
+    goes through the parser once more for every read.
+    """
+    pieces = payload._buffer  # noqa: SLF001
+    piece: bytes = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    pieces.clear()
+    payload._size = 0  # noqa: SLF001
+    payload._cursor += len(piece)  # noqa: SLF001
+    if payload._http_chunk_splits:  # noqa: SLF001
+        payload._http_chunk_splits.clear()  # noqa: SLF001
+    return piece
 
 
 class _Beat:
