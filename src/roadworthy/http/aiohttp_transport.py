@@ -8,16 +8,14 @@ can be timed at once. aiohttp frames HTTP; decompression, caps, deadlines and cl
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import functools
-import re
 import socket
 import ssl
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,68 +26,33 @@ from aiohttp.streams import EMPTY_PAYLOAD
 
 from roadworthy.errors import ConfigError
 from roadworthy.http.clock import StampedSocket
-from roadworthy.http.decode import Decoder, Refused
-from roadworthy.http.message import Failure, FailureKind, Headers, Limits, Read, Reply, Request, Timings
-from roadworthy.http.sse import Parser, StreamTooLargeError
+from roadworthy.http.intake import MAX_HEADERS, Intake, head_too_large
+from roadworthy.http.message import Failure, FailureKind, Headers, Limits, Read, Reply, Request, Timings, header
 
 KEEP_ALIVE_S = 4.0
 """An idle connection is given up after this long: many servers close theirs after 5 s, just as we would ask again."""
 MAX_REDELIVERIES = 1
 """How often a request is sent again because a kept-alive connection turned out to be closed already."""
-MAX_READS = 100_000
-"""Reads of one body that are kept apart; what a slower drip brings later shares the last one's place."""
-MAX_HEADERS = 1_000
 BUFFER_BYTES = 1024 * 1024
 """What aiohttp may hold of a body between two reads of ours."""
 BEAT_S = 0.01
 """How often the loop's lag is measured where the system stamps no arrivals."""
-_DONE = b"[DONE]"
-_DONE_EVENT = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\] *(?:\r\n|\r|\n)(?:\r\n|\r|\n)")
-_DONE_SPAN = 32
-"""Longer than any spelling of the event: what is still none after so many bytes is none."""
 
 
 @dataclass
-class _Watch:
-    """What is noted of one request while it is under way. Times in nanoseconds of the monotonic clock."""
+class _Watch(Intake):
+    """What is noted of one request while it is under way."""
 
-    limits: Limits
-    asked_ns: int
     connecting_ns: int = 0
     connected_ns: int = 0
     reused: bool = False
     socket: StampedSocket | None = None
     protocol: _Protocol | None = None
     zero_ns: int = 0
-    head: Any = None
     payload: Any = None
     head_bytes: int = 0
     head_ns: int = 0
-    decoder: Decoder | None = None
-    counter: Parser | None = None
-    body: bytearray = field(default_factory=bytearray)
-    arrivals: list[tuple[int, int]] = field(default_factory=list)
-    wire_bytes: int = 0
     lag_ns: int = 0
-    last_read_ns: int = 0
-    looks_for_done: bool = False
-    searched: int = 0
-    events: int = 0
-    done: bool = False
-    closed_early: bool = False
-    failure: Failure | None = None
-    lost: BaseException | None = None
-    woken: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def left_s(self) -> float:
-        """Seconds until the total deadline; zero or less when it has passed."""
-        return self.limits.total_timeout_s - (time.monotonic_ns() - self.asked_ns) / 1e9
-
-    @property
-    def quiet_s(self) -> float:
-        """Seconds since anything was read."""
-        return (time.monotonic_ns() - (self.last_read_ns or self.connected_ns)) / 1e9
 
     def start_clock(self) -> None:
         """Set the zero of all readings: when the request's last bytes were handed to the socket."""
@@ -100,73 +63,6 @@ class _Watch:
         """Stop noting: the connection may serve another request from now on."""
         if self.protocol is not None and self.protocol.watch is self:
             self.protocol.watch = None
-
-    def note_head(self, head: Any, payload: Any) -> None:
-        """Take the final response head."""
-        self.head, self.payload = head, payload
-        size = sum(len(name) + len(value) + 4 for name, value in head.raw_headers)
-        if size > self.limits.max_header_bytes or len(head.raw_headers) > MAX_HEADERS:
-            self.failure = _head_too_large(self.limits)
-            return
-        encoding = ",".join(head.headers.getall("Content-Encoding", ()))
-        try:
-            decoder = Decoder(encoding, self.limits.max_body_bytes)
-        except Refused as refused:
-            self.failure = refused.failure
-            return
-        self.decoder = None if decoder.idle else decoder
-        self.looks_for_done = "html" not in head.headers.get("Content-Type", "").lower()
-        if self.limits.close_after_events is not None:
-            self.counter = Parser()
-
-    def note_body(self, arrived_ns: int, piece: bytes) -> None:
-        """Take a piece of the body, as it came over the wire."""
-        self.wire_bytes += len(piece)
-        cap = self.limits.max_body_bytes
-        if self.wire_bytes > cap:
-            piece = piece[: len(piece) - (self.wire_bytes - cap)]
-            self.failure = Failure(FailureKind.BODY_TOO_LARGE, f"the body passes the cap of {cap:,} bytes")
-        if self.decoder is not None:
-            try:
-                piece = self.decoder.feed(piece)
-            except Refused as refused:
-                self.failure = refused.failure
-                return
-        if not piece:
-            return
-        self.body += piece
-        if len(self.arrivals) < MAX_READS:
-            self.arrivals.append((arrived_ns, len(self.body)))
-        else:
-            self.arrivals[-1] = (arrived_ns, len(self.body))
-        if self.counter is not None:
-            self._count_events(piece)
-        if self.looks_for_done and not self.done:
-            self._look_for_done()
-
-    def _count_events(self, piece: bytes) -> None:
-        """Only requests that leave a stream early pay for parsing it as it comes."""
-        assert self.counter is not None
-        assert self.limits.close_after_events is not None
-        try:
-            self.events += sum(1 for _ in self.counter.feed(piece))
-        except StreamTooLargeError:
-            self.counter = None  # such a stream is no longer counted: the caps end it
-            return
-        self.closed_early = self.events >= self.limits.close_after_events and not self.payload.is_eof()
-
-    def _look_for_done(self) -> None:
-        """Whether the end marker came as an event of its own; text that merely speaks of it is none."""
-        while (place := self.body.find(_DONE, self.searched)) >= 0:
-            if _DONE_EVENT.search(self.body, max(0, place - 7), place + _DONE_SPAN):
-                self.done = True
-                self.woken.set()
-                return
-            if len(self.body) - place < _DONE_SPAN:
-                self.searched = place  # its end may be still to come
-                return
-            self.searched = place + len(_DONE)
-        self.searched = max(self.searched, len(self.body) - len(_DONE) + 1)
 
 
 _current: contextvars.ContextVar[_Watch] = contextvars.ContextVar("roadworthy_watch")
@@ -183,8 +79,9 @@ class _Protocol(ResponseHandler):
         """Take a response head, as aiohttp's parser made it, before anybody reads it."""
         head, payload = data
         watch = self.watch
-        if watch is not None and watch.head is None and (head.code >= 200 or head.code == 101):
-            watch.note_head(head, payload)
+        if watch is not None and watch.payload is None and (head.code >= 200 or head.code == 101):
+            watch.payload = payload
+            watch.begin(head.code, _decoded(head.raw_headers))
         super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
@@ -201,12 +98,12 @@ class _Protocol(ResponseHandler):
         watch.lag_ns = max(watch.lag_ns, now - arrived)
         if not watch.zero_ns:
             watch.start_clock()
-        if watch.head is None:
+        if watch.payload is None:
             watch.head_bytes += len(data)
         super().data_received(data)
-        if watch.head is None:
+        if watch.payload is None:
             if watch.head_bytes > watch.limits.max_header_bytes and self._exception is None:
-                watch.failure = _head_too_large(watch.limits)
+                watch.failure = head_too_large(watch.limits)
                 self._hang_up(watch)
             return
         watch.head_ns = watch.head_ns or arrived
@@ -214,17 +111,19 @@ class _Protocol(ResponseHandler):
 
     def _take(self, watch: _Watch, arrived: int) -> None:
         payload = watch.payload
+        watch.whole = payload.is_eof()
         self._taking = True
         try:
-            while watch.failure is None and not watch.closed_early and _holds(payload):
-                watch.note_body(arrived, _drained(payload))
+            while not watch.over and _holds(payload):
+                watch.take(arrived, _drained(payload))
                 if self._reading_paused:
                     self.resume_reading()  # which may well fill the buffer again
         finally:
             self._taking = False
-        if watch.failure is not None or watch.closed_early:
+        watch.whole = payload.is_eof()
+        if watch.over:
             self._hang_up(watch)
-        elif payload.is_eof():
+        elif watch.whole:
             watch.woken.set()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -234,7 +133,7 @@ class _Protocol(ResponseHandler):
         if watch is not None:
             if watch.payload is not None:
                 self._take(watch, watch.last_read_ns)
-            watch.lost = exc or ConnectionResetError("closed")
+                watch.cut = _cut(watch)
             watch.woken.set()
 
     def _hang_up(self, watch: _Watch) -> None:
@@ -394,8 +293,9 @@ class AiohttpTransport:
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 failure = watch.failure or Failure(*_why(error, request, watch))
             else:
-                failure = await _until_end(watch)
-            reply = _reply(watch, failure)
+                failure = await watch.until_end()
+            reads = watch.reads(_zero_ns(watch))
+            reply = watch.reply(failure, reads, _timings(watch, reads))
         except BaseException:
             if response is not None:
                 response.close()
@@ -426,61 +326,18 @@ class AiohttpTransport:
         )
 
 
-async def _until_end(watch: _Watch) -> Failure | None:
-    """Wait for the end of the body, or for what ends it before; nothing is read meanwhile."""
-    limits = watch.limits
-    done_at: float | None = None
-    while True:
-        watch.woken.clear()
-        if watch.failure is not None or watch.closed_early:
-            return watch.failure
-        if watch.payload.is_eof():
-            return None
-        if watch.lost is not None:
-            return _cut(watch)
-        if watch.left_s <= 0:
-            return Failure(FailureKind.TOTAL_TIMEOUT, f"not finished within {limits.total_timeout_s:g} s")
-        if watch.done:
-            done_at = done_at or time.monotonic()
-            wait_s = done_at + limits.done_grace_s - time.monotonic()
-            if wait_s <= 0:
-                grace = f"the stream stayed open for {limits.done_grace_s:g} s after [DONE]"
-                return Failure(FailureKind.NOT_CLOSED, grace)
-        else:
-            wait_s = limits.idle_timeout_s - watch.quiet_s
-            if wait_s <= 0:
-                return Failure(FailureKind.IDLE_TIMEOUT, f"nothing more came for {limits.idle_timeout_s:g} s")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(wait_s, watch.left_s)):
-                await watch.woken.wait()
+def _decoded(raw_headers: Any) -> Headers:
+    return tuple((name.decode("latin-1"), value.decode("utf-8", "replace")) for name, value in raw_headers)
 
 
-def _reply(watch: _Watch, failure: Failure | None) -> Reply:
-    zero = watch.zero_ns
-    if failure is None and not watch.closed_early and watch.decoder is not None and not watch.decoder.whole:
-        failure = watch.decoder.unended
-    reads = tuple(Read(max(0, arrived - zero), end) for arrived, end in watch.arrivals)
-    headers: Headers = ()
-    if watch.head is not None:
-        headers = tuple(
-            (name.decode("latin-1"), value.decode("utf-8", "replace")) for name, value in watch.head.raw_headers
-        )
-    return Reply(
-        status=watch.head.code if watch.head is not None else None,
-        headers=headers,
-        body=bytes(watch.body),
-        reads=reads,
-        timings=_timings(watch, reads),
-        failure=failure,
-        wire_bytes=watch.wire_bytes,
-        closed_early=watch.closed_early,
-    )
+def _zero_ns(watch: _Watch) -> int:
+    if not watch.zero_ns and watch.connected_ns:
+        watch.start_clock()
+    return watch.zero_ns
 
 
 def _timings(watch: _Watch, reads: tuple[Read, ...]) -> Timings:
-    if not watch.zero_ns and watch.connected_ns:
-        watch.start_clock()
-    zero = watch.zero_ns
+    zero = _zero_ns(watch)
     return Timings(
         queued_ns=max(0, (watch.connecting_ns or time.monotonic_ns()) - watch.asked_ns),
         connect_ns=None if watch.reused or not watch.connected_ns else watch.connected_ns - watch.connecting_ns,
@@ -492,12 +349,6 @@ def _timings(watch: _Watch, reads: tuple[Read, ...]) -> Timings:
     )
 
 
-def _head_too_large(limits: Limits) -> Failure:
-    return Failure(
-        FailureKind.HEADERS_TOO_LARGE, f"the response head passes the cap of {limits.max_header_bytes:,} bytes"
-    )
-
-
 def _cut(watch: _Watch) -> Failure:
     """Why a body ended before its end."""
     got = watch.wire_bytes
@@ -506,7 +357,7 @@ def _cut(watch: _Watch) -> Failure:
     if isinstance(cause, TransferEncodingError) and "Not enough data" not in str(cause):
         why = " ".join(str(cause.message).split())[:200]
         return Failure(FailureKind.BAD_HTTP, f"after {got:,} bytes the chunked framing is broken: {why}")
-    promised = watch.head.headers.get("Content-Length", "")
+    promised = header(watch.headers, "content-length") or ""
     if promised.isascii() and promised.isdigit() and int(promised[:18]) > got:
         return Failure(FailureKind.TRUNCATED, f"the connection closed after {got:,} of {int(promised[:18]):,} bytes")
     return Failure(FailureKind.TRUNCATED, f"the connection closed after {got:,} bytes, before the end of the body")
