@@ -64,13 +64,14 @@ class Parser:
 
         Raises `StreamTooLargeError` for a line or event beyond the caps.
         """
-        position = 0
-        if self._after_cr and data:
-            self._after_cr = False
-            if data[0] == _LF:
-                position = 1
+        position = self._rest_of_crlf(data)
+        lf = data.find(b"\n", position)
         while position < len(data):
-            end = _line_end(data, position)
+            if 0 <= lf < position:
+                lf = data.find(b"\n", position)
+            # Nothing is looked for twice, so that a body of carriage returns alone costs no more than another.
+            cr = data.find(b"\r", position, lf if lf >= 0 else len(data))
+            end = cr if cr >= 0 else lf
             if end < 0:
                 self._line += data[position:]
                 if len(self._line) > self.max_line_bytes:
@@ -89,6 +90,17 @@ class Parser:
             if event is not None:
                 yield event
         self._offset += len(data)
+
+    def _rest_of_crlf(self, data: bytes) -> int:
+        """Where the next line begins: after the line feed of a CRLF whose carriage return ended the last piece."""
+        if not (self._after_cr and data):
+            return 0
+        self._after_cr = False
+        if data[0] != _LF:
+            return 0
+        if self._event_start == self._offset:
+            self._event_start += 1
+        return 1
 
     @property
     def unfinished(self) -> bool:
@@ -143,9 +155,3 @@ def parse(body: bytes, reads: Sequence[Read] = (), parser: Parser | None = None)
     for read in reads or (Read(0, len(body)),):
         yield from parser.feed(body[start : read.end], read.at_ns)
         start = read.end
-
-
-def _line_end(data: bytes, start: int) -> int:
-    lf = data.find(b"\n", start)
-    cr = data.find(b"\r", start, lf if lf >= 0 else len(data))
-    return cr if cr >= 0 else lf
