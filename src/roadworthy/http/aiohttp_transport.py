@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import io
 import socket
 import ssl
 import time
@@ -315,7 +316,7 @@ class AiohttpTransport:
             request.method,
             request.url,
             headers=list(request.headers),
-            data=request.body,
+            data=_sendable(request.body),
             allow_redirects=False,
             # A threshold so high that no timeout is rounded up to a whole second.
             timeout=aiohttp.ClientTimeout(total=None, connect=limits.connect_timeout_s, ceil_threshold=1e9),
@@ -324,6 +325,11 @@ class AiohttpTransport:
             max_field_size=limits.max_header_bytes,
             max_headers=MAX_HEADERS,
         )
+
+
+def _sendable(body: bytes | None) -> bytes | io.BytesIO | None:
+    """A large body goes out piece by piece: in one write it would hold up the loop."""
+    return io.BytesIO(body) if body is not None and len(body) > BUFFER_BYTES else body
 
 
 def _decoded(raw_headers: Any) -> Headers:
