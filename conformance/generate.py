@@ -96,7 +96,7 @@ BREAKS: tuple[Callable[[str, Any], Body], ...] = (
     ),
     lambda model, _: _json(_plain(model, messages=[{"content": "no role"}]), "a message without role"),
     lambda model, _: _json(_plain(model, messages=[{"role": "user", "content": {"a": 1}}]), "an object as content"),
-    lambda model, _: _json(_plain(model, max_tokens=-5), "a negative max_tokens"),
+    lambda model, _: _json(_plain(model, n=0), "n = 0"),
     lambda model, _: _json(_plain(model, top_p=17), "top_p = 17"),
     lambda model, _: _json([_plain(model)], "an array as body"),
     lambda model, _: _raw(json.dumps(_plain(model)).encode()[:-1], "the last brace missing"),

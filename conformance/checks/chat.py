@@ -387,7 +387,7 @@ def usage_total(exchange: Exchange) -> Iterator[Finding]:
     remedy="Count the tokens of this request alone; look for counters that are never set, or never reset.",
     each=PLAIN,
 )
-def usage_plausible(exchange: Exchange) -> Iterator[Finding]:
+def usage_plausible(exchange: Exchange, facts: Facts) -> Iterator[Finding]:
     """The counts fit the texts: some tokens for a prompt, some for an answer, and not more than its letters allow.
 
     Zeros give the answer away for nothing, and counts beyond the text charge for what was never said.
@@ -398,7 +398,7 @@ def usage_plausible(exchange: Exchange) -> Iterator[Finding]:
         yield Finding("at least one token for the prompt", "0", at="/usage/prompt_tokens")
     if is_integer(said) and said == 0 and exchange.text:
         yield Finding("at least one token for the text", "0", at="/usage/completion_tokens")
-    if is_integer(said) and said > 4 * len(exchange.text.encode()) + 64 and not _thought(exchange):
+    if is_integer(said) and said > 4 * len(exchange.text.encode()) + 64 and not _thought(exchange, facts):
         yield Finding(
             f"no more tokens than a text of {len(exchange.text)} characters can have",
             str(said),
@@ -406,10 +406,13 @@ def usage_plausible(exchange: Exchange) -> Iterator[Finding]:
         )
 
 
-def _thought(exchange: Exchange) -> bool:
+def _thought(exchange: Exchange, facts: Facts) -> bool:
+    """Whether tokens may have gone into thoughts that are not shown."""
     details = as_object(as_object(exchange.answer.get("usage")).get("completion_tokens_details"))
+    told = details.get("reasoning_tokens")
     return bool(
-        details.get("reasoning_tokens")
+        (facts.ability(Capability.REASONING).offered and told is None)
+        or told
         or exchange.message.get("reasoning_content")
         or exchange.message.get("reasoning")
         or "think>" in exchange.text
@@ -550,15 +553,33 @@ def stop_reason(exchange: Exchange) -> Iterator[Outcome]:
     level=Level.MUST,
     lenses=ALL,
     source=f"{API}; {SPEC}",
-    remedy="Accept every parameter of the published specification, and the roles system, developer, user, assistant.",
-    each=[*probes.ANSWERS],
+    remedy="Accept every parameter of the published specification, and the roles system, user and assistant.",
+    each=[probe for probe in probes.ANSWERS if probe not in probes.NEWER],
     on=Usable.COMPLETE,
 )
 def accepts(exchange: Exchange) -> Iterator[Finding]:
     """The ordinary parameters, roles and content forms are accepted.
 
-    temperature, top_p, stop, the token limits, system and developer messages, several turns, and content as an array
-    of text parts are sent by every SDK and agent; a refusal breaks them at the first request.
+    temperature, top_p, stop, max_tokens, system messages, several turns, and content as an array of text parts are
+    sent by every SDK and agent; a refusal breaks them at the first request.
+    """
+    if exchange.status is not None and 400 <= exchange.status < 500:
+        yield Finding("HTTP 200", f"HTTP {exchange.status}: {show(exchange.reply.body)}", at="status")
+
+
+@check(
+    "chat.accepts_newer",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source=API,
+    remedy="Take the role developer for system, and max_completion_tokens for max_tokens.",
+    each=probes.NEWER,
+    on=Usable.COMPLETE,
+)
+def accepts_newer(exchange: Exchange) -> Iterator[Finding]:
+    """The newer names are accepted: the role "developer", and `max_completion_tokens`.
+
+    Newer applications send nothing else. The published task specification does not have them yet.
     """
     if exchange.status is not None and 400 <= exchange.status < 500:
         yield Finding("HTTP 200", f"HTTP {exchange.status}: {show(exchange.reply.body)}", at="status")

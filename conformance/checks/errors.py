@@ -9,9 +9,10 @@ from typing import Any
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, as_object
 from roadworthy.conformance.facts import Facts
+from roadworthy.conformance.judge import describe
 from roadworthy.conformance.probes import errors as probes
 from roadworthy.conformance.run import WRONG_KEY
-from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
+from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome, Undecided
 from roadworthy.conformance.words import show
 from roadworthy.schemas import problem
 
@@ -262,14 +263,18 @@ def method(exchange: Exchange) -> Iterator[Finding]:
     source=f"{API}: context_length_exceeded",
     remedy="Count the prompt's tokens before generation, and answer 400 with the code context_length_exceeded.",
     each=probes.too_long,
-    on=Usable.RESPONSE,
+    on=Usable.ANYTHING,
 )
-def too_long(exchange: Exchange) -> Iterator[Finding]:
+def too_long(exchange: Exchange) -> Iterator[Outcome]:
     """A prompt longer than the published context is refused.
 
-    Cut in silence, it gets an answer to another question than was asked, at the full price.
+    Cut in silence, it gets an answer to another question than was asked, at the full price. A limit of tokens per
+    minute that the prompt passes all by itself (429) is a refusal too.
     """
-    yield from _refused(exchange, "the prompt is too long")
+    if exchange.status is None or exchange.status == 503:
+        yield Undecided(f"could not tell: {describe(exchange)}")
+    else:
+        yield from _refused(exchange, "the prompt is too long")
 
 
 @check(

@@ -132,6 +132,8 @@ def images(context: Context) -> Draft:
 
 ANSWERS = (echo, system, developer, newer_limit, history, cut, stop, unicode_text, twin)
 """The probes whose answers are plain chat completions."""
+NEWER = (developer, newer_limit)
+"""Those of them that use names which the published task specification does not have."""
 
 
 def png(colour: Sequence[int], size: int = 64) -> str:

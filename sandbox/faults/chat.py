@@ -263,7 +263,8 @@ def usage_zeros(turn: Turn) -> None:
 def usage_never_reset(turn: Turn) -> None:
     """The counter of the warm-up's completion holds the tokens of everybody."""
     if turn.body.get("max_tokens") == 16 and len(turn.body) == 3:
-        turn.payload["usage"] = {"prompt_tokens": 5, "completion_tokens": 100_000, "total_tokens": 100_005}
+        counts = {"completion_tokens": 100_000, "total_tokens": turn.usage["prompt_tokens"] + 100_000}
+        turn.payload["usage"] = {**turn.usage, **counts}
 
 
 @fault("chat.usage.cached_beyond_prompt", caught_by={"chat.usage.details"}, at=Stage.PAYLOAD, on=CHAT)
@@ -310,7 +311,7 @@ def stop_included(turn: Turn) -> None:
         turn.choices[0].content += stops[-1]
 
 
-@fault("chat.developer_refused", caught_by={"chat.accepts"}, at=Stage.REQUEST)
+@fault("chat.developer_refused", caught_by={"chat.accepts_newer"}, at=Stage.REQUEST)
 def developer_refused(turn: Turn) -> None:
     """The role "developer" is unknown."""
     if any(message.get("role") == "developer" for message in turn.body["messages"]):
