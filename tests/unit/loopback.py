@@ -39,7 +39,8 @@ async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncI
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for writer in writers:
-            writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # asyncio's own, where a transport has just closed itself
+                writer.transport.abort()
         await asyncio.sleep(0.01)
 
 
