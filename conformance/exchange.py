@@ -8,10 +8,10 @@ absent, so that a check can say so.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from roadworthy.conformance import strict_json
 from roadworthy.conformance.strict_json import Malformed
@@ -24,6 +24,30 @@ MAX_EVENTS = 50_000
 _FIELD = re.compile(r"(?!error:)[a-z][a-z0-9_.-]*:")
 """A field of some other name, which readers of event streams must ignore. (An error on a line of its own is none.)"""
 _TAIL_BYTES = 1024
+
+View = TypeVar("View")
+
+if TYPE_CHECKING:
+    from functools import cached_property as _once
+else:
+
+    class _once(Generic[View]):  # noqa: N801 - used as a decorator
+        """A view computed on first use and kept in the instance.
+
+        functools.cached_property of Python 3.11 takes a lock at each computation, which for views of chunks
+        costs as much as the checks that read them.
+        """
+
+        def __init__(self, compute: Callable[[Any], View]) -> None:
+            self._compute = compute
+            self._name = compute.__name__
+            self.__doc__ = compute.__doc__
+
+        def __get__(self, holder: Any, owner: type | None = None) -> Any:
+            if holder is None:
+                return self
+            value = holder.__dict__[self._name] = self._compute(holder)
+            return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +96,32 @@ class Exchange:
         failure = self.reply.failure
         return self.status in (429, 503) or (failure is not None and self.status is None and failure.kind.is_network)
 
-    @cached_property
+    @_once
     def sent(self) -> Any:
         """The request's JSON body (a `Malformed` for bodies broken on purpose, None for none)."""
         return None if self.request.body is None else strict_json.loads(self.request.body)
 
-    @cached_property
+    @_once
     def json(self) -> Any:
         """The response body as strict JSON, or `Malformed`."""
         return strict_json.loads(self.reply.body)
 
-    @cached_property
+    @_once
     def answer(self) -> dict[str, Any]:
         """The response body where it is a JSON object, else an empty one."""
         return self.json if isinstance(self.json, dict) else {}
 
-    @cached_property
+    @_once
     def choices(self) -> list[dict[str, Any]]:
         """The choices of a chat completion that are objects."""
         return objects(self.answer.get("choices"))
 
-    @cached_property
+    @_once
     def message(self) -> dict[str, Any]:
         """The first choice's message, or an empty object."""
         return as_object(self.choices[0].get("message")) if self.choices else {}
 
-    @cached_property
+    @_once
     def stream(self) -> ChatStream:
         """The body as a stream of chat completion chunks."""
         return ChatStream.read(self.reply)
@@ -143,12 +167,12 @@ class Chunk:
     event: Event
     value: Any
 
-    @cached_property
+    @_once
     def object(self) -> dict[str, Any]:
         """The chunk where it is a JSON object, else an empty one."""
         return as_object(self.value)
 
-    @cached_property
+    @_once
     def choices(self) -> list[dict[str, Any]]:
         """Its choices that are objects."""
         return objects(self.object.get("choices"))
@@ -160,7 +184,7 @@ class Chunk:
                 return as_object(choice.get("delta"))
         return {}
 
-    @cached_property
+    @_once
     def readable(self) -> bool:
         """Whether it is a chunk whose every choice has a delta, with text where text belongs; an error is none."""
         deltas = [choice.get("delta") for choice in self.choices]
@@ -170,12 +194,12 @@ class Chunk:
             and all(isinstance(d, dict) and isinstance(d.get("content"), str | None) for d in deltas)
         )
 
-    @cached_property
+    @_once
     def tells_error(self) -> bool:
         """Whether this event tells that the answer failed."""
         return self.event.event == "error" or bool(self.object.get("error"))
 
-    @cached_property
+    @_once
     def has_token(self) -> bool:
         """Whether any choice carries a first token: non-empty content, reasoning, refusal or tool call.
 
@@ -236,7 +260,7 @@ class ChatStream:
             tail,
         )
 
-    @cached_property
+    @_once
     def readable(self) -> bool:
         """Whether every event is a whole chunk, so that reading it loses nothing of the answer."""
         return (
@@ -262,7 +286,7 @@ class ChatStream:
         """The first chunk that carries a token."""
         return next((chunk for chunk in self.chunks if chunk.has_token), None)
 
-    @cached_property
+    @_once
     def answered(self) -> tuple[Chunk, ...]:
         """The chunks that are objects, tell no error, and come before the end marker."""
         end = next((event.index for event in self.events if event.data.strip() == DONE), len(self.events))
@@ -272,7 +296,7 @@ class ChatStream:
             if isinstance(chunk.value, dict) and not chunk.tells_error and chunk.event.index < end
         )
 
-    @cached_property
+    @_once
     def _deltas_by_index(self) -> dict[int, list[dict[str, Any]]]:
         return {}
 
