@@ -79,6 +79,20 @@ def test_byte_by_byte_is_the_same_as_at_once(body):
     assert told(fed([bytes([byte]) for byte in body])) == told(fed([body]))
 
 
+ONE_LINE = [b"data: {}\n\n", b"data:x\n\n", b"data:  \n\n", b"data: \xff\n\n", b"data\n\n", b"data: \xef\xbb\xbf\n\n"]
+MORE_LINES = [b"data: a\ndata: b\n\n", b"data: a\r\n\r\n", b": ping\n\n", b"event: e\ndata: y\n\n"]
+NO_EVENT = [b"event: e\n", b"data: half\n", b"\n", b"data: a\r"]
+whole_events = st.sampled_from([*ONE_LINE, *MORE_LINES, *NO_EVENT])
+
+
+@given(st.lists(whole_events, max_size=12))
+def test_pieces_that_are_whole_events_are_read_as_in_one_piece(pieces):
+    """As nearly every piece of a chat is; a parser may well have a shorter way for those."""
+    body = b"".join(pieces)
+    assert told(fed(pieces)) == reference(body)
+    assert [(e.index, e.start, e.end) for e in fed(pieces)] == [(e.index, e.start, e.end) for e in fed([body])]
+
+
 @pytest.mark.parametrize(
     ("body", "events"),
     [

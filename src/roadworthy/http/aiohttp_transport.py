@@ -22,7 +22,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.http_exceptions import TransferEncodingError
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from roadworthy.errors import ConfigError
@@ -36,6 +36,7 @@ MAX_REDELIVERIES = 1
 """How often a request is sent again because a kept-alive connection turned out to be closed already."""
 BUFFER_BYTES = 1024 * 1024
 """What aiohttp may hold of a body between two reads of ours."""
+HEAD_END = b"\r\n\r\n"
 BEAT_S = 0.01
 """How often the loop's lag is measured where the system stamps no arrivals."""
 
@@ -92,8 +93,8 @@ class _Protocol(ResponseHandler):
             # aiohttp calls itself again, without data, where it had paused: the loop below takes what that makes.
             super().data_received(data)
             return
-        now = time.monotonic_ns()
         stamped = watch.socket
+        now = stamped.read_ns if stamped is not None else time.monotonic_ns()
         arrived = stamped.arrived_ns if stamped is not None else now
         watch.last_read_ns = now
         watch.lag_ns = max(watch.lag_ns, now - arrived)
@@ -101,14 +102,22 @@ class _Protocol(ResponseHandler):
             watch.start_clock()
         if watch.payload is None:
             watch.head_bytes += len(data)
+            # aiohttp forgets a head that came in one piece with a broken body; so the head goes in by itself.
+            place = data.find(HEAD_END) + len(HEAD_END)
+            if len(HEAD_END) <= place < len(data):
+                super().data_received(data[:place])
+                data = data[place:]
         super().data_received(data)
-        if watch.payload is None:
-            if watch.head_bytes > watch.limits.max_header_bytes and self._exception is None:
-                watch.failure = head_too_large(watch.limits)
-                self._hang_up(watch)
-            return
-        watch.head_ns = watch.head_ns or arrived
-        self._take(watch, arrived)
+        broken = self.exception()
+        if watch.payload is not None:
+            watch.head_ns = watch.head_ns or arrived
+            if isinstance(broken, HttpProcessingError) and not watch.over:
+                self._take(watch, arrived)
+                watch.failure = watch.failure or _broken(watch, broken)
+            self._take(watch, arrived)
+        elif watch.head_bytes > watch.limits.max_header_bytes and broken is None:
+            watch.failure = head_too_large(watch.limits)
+            self._hang_up(watch)
 
     def _take(self, watch: _Watch, arrived: int) -> None:
         payload = watch.payload
@@ -355,14 +364,20 @@ def _timings(watch: _Watch, reads: tuple[Read, ...]) -> Timings:
     )
 
 
+def _broken(watch: _Watch, error: HttpProcessingError) -> Failure:
+    """Why what came after the head is no HTTP."""
+    where = "of the body more came, which" if watch.whole else "the body's framing"
+    return Failure(FailureKind.BAD_HTTP, f"after {watch.wire_bytes:,} bytes {where} is not HTTP: {_plain(error)}")
+
+
+def _plain(error: Exception) -> str:
+    """The words of an error of aiohttp on one line, without its drawing of the place."""
+    return " ".join(str(getattr(error, "message", "") or error).split()).removesuffix("^").strip()[:200]
+
+
 def _cut(watch: _Watch) -> Failure:
     """Why a body ended before its end."""
     got = watch.wire_bytes
-    error = watch.payload.exception()
-    cause = error.__cause__ if error is not None else None
-    if isinstance(cause, TransferEncodingError) and "Not enough data" not in str(cause):
-        why = " ".join(str(cause.message).split())[:200]
-        return Failure(FailureKind.BAD_HTTP, f"after {got:,} bytes the chunked framing is broken: {why}")
     promised = header(watch.headers, "content-length") or ""
     if promised.isascii() and promised.isdigit() and int(promised[:18]) > got:
         return Failure(FailureKind.TRUNCATED, f"the connection closed after {got:,} of {int(promised[:18]):,} bytes")
@@ -372,7 +387,7 @@ def _cut(watch: _Watch) -> Failure:
 def _why(error: Exception, request: Request, watch: _Watch) -> tuple[FailureKind, str]:
     """The kind of a failure before any response head, and one sentence for people."""
     limits = watch.limits
-    where = request.url.split("/")[2] if request.url.count("/") >= 2 else request.url
+    where = request.url.split("/")[2].rpartition("@")[2] if request.url.count("/") >= 2 else request.url
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return FailureKind.CONNECT_TIMEOUT, f"no connection to {where} within {limits.connect_timeout_s:g} s"
     if isinstance(error, TimeoutError):
@@ -380,9 +395,10 @@ def _why(error: Exception, request: Request, watch: _Watch) -> tuple[FailureKind
             return FailureKind.CONNECT_TIMEOUT, f"no connection to {where} within {limits.total_timeout_s:g} s"
         return FailureKind.TOTAL_TIMEOUT, f"no answer from {where} within {limits.total_timeout_s:g} s"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return FailureKind.TLS, f"the certificate of {where} is not trusted: {error.certificate_error}"
+        reason = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
+        return FailureKind.TLS, f"the certificate of {where} is not trusted: {reason.rstrip('.')}"
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return FailureKind.TLS, f"no TLS connection to {where}: {error}"
+        return FailureKind.TLS, f"no TLS connection to {where}: {_tls_reason(error)}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return FailureKind.DNS, f"the name of {where} cannot be resolved"
     if isinstance(error, aiohttp.ClientConnectorError):
@@ -391,9 +407,16 @@ def _why(error: Exception, request: Request, watch: _Watch) -> tuple[FailureKind
         return FailureKind.NETWORK, f"no connection to {where}: {error.os_error.strerror or error.os_error}"
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | OSError):
         return FailureKind.DISCONNECTED, f"{where} closed the connection without an answer"
-    text = str(getattr(error, "message", "") or error)
-    if "more than" in text or "too many" in text.lower() or "too long" in text.lower():
-        return FailureKind.HEADERS_TOO_LARGE, f"the response head of {where} passes {limits.max_header_bytes:,} bytes"
-    if isinstance(error, aiohttp.InvalidURL):
+    if isinstance(error, aiohttp.InvalidURL | aiohttp.InvalidUrlClientError | ValueError):
         return FailureKind.BAD_HTTP, f"{request.url!r} cannot be asked for"
-    return FailureKind.BAD_HTTP, f"the answer of {where} is not HTTP: {' '.join(text.split())[:200]}"
+    text = _plain(error)
+    if "more than" in text or "too many" in text.lower():
+        too_large = head_too_large(limits)
+        return too_large.kind, too_large.message
+    return FailureKind.BAD_HTTP, f"the answer of {where} is not HTTP: {text}"
+
+
+def _tls_reason(error: Exception) -> str:
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    reason = (getattr(cause, "reason", None) or str(cause)).replace("_", " ").lower()
+    return f"{reason} (is that a plain HTTP port?)" if "wrong version" in reason or "record layer" in reason else reason
