@@ -261,6 +261,7 @@ class AiohttpTransport:
             except (OSError, ssl.SSLError) as error:
                 raise ConfigError(f"{ca_file}: expected certificates in PEM form: {error}") from None
         self._session: aiohttp.ClientSession | None = None
+        self._keeper: StampedSocket | None = None
         self._beat = _Beat()
 
     async def send(self, request: Request, limits: Limits) -> Reply:
@@ -276,12 +277,20 @@ class AiohttpTransport:
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
+        if self._keeper is not None:
+            self._keeper.close()
+            self._keeper = None
         if self._session is not None:
             await self._session.close()
             # A TLS connection says goodbye on the loop's next turns.
             await asyncio.sleep(0)
 
     def _open(self) -> aiohttp.ClientSession:
+        if self._keeper is None:
+            # The kernel begins to stamp a moment after the first socket asks for it, and stops with the last one:
+            # an idle one keeps it going between connections.
+            self._keeper = StampedSocket()
+            self._keeper.ask_for_stamps()
         if self._session is None or self._session.closed:
             self._session = aiohttp.ClientSession(
                 connector=_Connector(self._tls, self._beat),
