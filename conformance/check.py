@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from roadworthy.conformance.facts import Capability
+from roadworthy.conformance.facts import Applies, Capability, anything
 from roadworthy.conformance.probe import Probe
 from roadworthy.conformance.verdict import Lens, Level, Outcome
 
@@ -32,6 +32,7 @@ class Usable(StrEnum):
     RESPONSE  a response head, whatever its status
     COMPLETE  a whole response, whatever its status
     SUCCESS   status 200
+    VALUE     a status of success and a body that is one JSON value of any kind
     JSON      status 200 and a body that is one JSON object
     CHAT      JSON, with a non-empty list of choices
     EVENTS    status 200 and at least one server-sent event
@@ -41,6 +42,7 @@ class Usable(StrEnum):
     RESPONSE = "response"
     COMPLETE = "complete"
     SUCCESS = "success"
+    VALUE = "value"
     JSON = "json"
     CHAT = "chat"
     EVENTS = "events"
@@ -70,6 +72,7 @@ class Check:
     bar: float | None
     judge: Judge
     wants_facts: bool
+    applies: Applies = anything
 
     @property
     def family(self) -> str:
@@ -96,12 +99,14 @@ def check(
     on: Usable = Usable.CHAT,
     needs: Sequence[Capability] = (),
     bar: float | None = None,
+    applies: Applies | None = None,
 ) -> Callable[[Judge], Check]:
     """Declare a check. Give exactly one of `each`, `joint` and `across` (see `Reading`).
 
     `source` names document and section of the rule; the function's docstring is
     the rule (first paragraph) and why clients break without it (the rest). A
-    parameter named `facts` receives the `Facts`. Raises `ValueError` for a
+    parameter named `facts` receives the `Facts`. `applies` says for which subjects the
+    check is meant: by default those of any of its probes. Raises `ValueError` for a
     declaration that is not whole.
     """
     given = [
@@ -123,6 +128,7 @@ def check(
             )
         if not lenses or not source or not remedy:
             raise ValueError(f"the check {id!r} needs lenses, a source and a remedy")
+        asked = (probes,) if isinstance(probes, Probe) else tuple(probes)
         CHECKS[id] = Check(
             id=id,
             level=level,
@@ -132,13 +138,18 @@ def check(
             why=" ".join(why.split()),
             remedy=remedy,
             reading=reading,
-            probes=(probes,) if isinstance(probes, Probe) else tuple(probes),
+            probes=asked,
             usable=on,
             needs=tuple(needs),
             bar=bar,
             judge=judge,
             wants_facts="facts" in inspect.signature(judge).parameters,
+            applies=applies or (_any(asked) if asked else anything),
         )
         return CHECKS[id]
 
     return declare
+
+
+def _any(probes: Sequence[Probe]) -> Applies:
+    return lambda facts: any(probe.applies(facts) for probe in probes)

@@ -91,6 +91,14 @@ class Exchange:
         return self.reply.failure is None or self.reply.failure.kind is FailureKind.NOT_CLOSED
 
     @property
+    def answered(self) -> bool:
+        """Whether this is a whole answer of success: JSON, or media; a web page is none."""
+        if self.status is None or not 200 <= self.status < 300 or not self.complete:
+            return False
+        media = self.media_type.startswith(("image/", "audio/", "video/", "application/octet-stream"))
+        return media or self.reply.body.lstrip().startswith((b"{", b"["))
+
+    @property
     def unreachable(self) -> bool:
         """Whether nothing can be said of the provider from this exchange: no contact, or told to wait."""
         failure = self.reply.failure

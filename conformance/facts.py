@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+from roadworthy.conformance.subject import CHAT, Api, Subject
 
 
 class Capability(StrEnum):
@@ -51,6 +53,8 @@ class Facts:
 
     base_url: str
     model: str
+    task: str = CHAT
+    api: Api = Api.OPENAI
     judged_at: int = 0
     request_id_header: str = "Inference-Id"
     authenticated: bool = True
@@ -62,6 +66,21 @@ class Facts:
     """Bodies that the property-based leg sends of each kind; 0 switches it off."""
     probe_advertised_models: int = 0
     """How many of the advertised models are asked at most; 0 switches it off."""
+
+    allow_writes: bool = False
+    """Whether resources may be made on the target, all of which the run removes again."""
+    namespace: str = "roadworthy"
+    """The account below which dedicated endpoints are managed."""
+
+    @property
+    def subject(self) -> Subject:
+        """What is judged: the model, its task and the family of APIs."""
+        return Subject(self.model, self.task, self.api)
+
+    @property
+    def root_url(self) -> str:
+        """The base URL without its version: where the families that stand beside /v1 begin."""
+        return self.base_url.removesuffix("/v1")
 
     def ability(self, capability: Capability) -> Ability:
         """What is known of one capability."""
@@ -84,3 +103,26 @@ class Facts:
         """These facts with what was found out; what was declared stays."""
         merged = {**found, **{k: v for k, v in self.abilities.items() if v.offered is not None}}
         return replace(self, abilities=merged)
+
+
+Applies = Callable[[Facts], bool]
+"""Whether a probe or a check has anything to do with the subject of a run."""
+
+
+def chat(facts: Facts) -> bool:
+    """Chat completions over the OpenAI-compatible routes."""
+    return facts.api is Api.OPENAI and facts.task == CHAT
+
+
+def anything(_: Facts) -> bool:
+    """Whatever the subject is."""
+    return True
+
+
+def asked(api: Api, task: str | None = None) -> Applies:
+    """One family of APIs, and where given one task."""
+
+    def applies(facts: Facts) -> bool:
+        return facts.api is api and task in (None, facts.task)
+
+    return applies

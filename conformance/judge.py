@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from roadworthy.conformance import statistics
 from roadworthy.conformance.check import Check, Reading, Usable
-from roadworthy.conformance.exchange import Exchange
+from roadworthy.conformance.exchange import Exchange, Malformed
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.verdict import (
     CheckResult,
@@ -51,6 +51,8 @@ def usable(exchange: Exchange, bar: Usable) -> bool:
         return bar is Usable.EVENTS and exchange.status == 200 and bool(exchange.stream.events)
     if bar is Usable.COMPLETE:
         return True
+    if bar is Usable.VALUE:
+        return 200 <= exchange.status < 300 and not isinstance(exchange.json, Malformed)
     if exchange.status != 200:
         return False
     if bar is Usable.SUCCESS:

@@ -48,13 +48,16 @@ def select(only: Sequence[str] = (), exclude: Sequence[str] = (), lenses: Sequen
 
 
 def plan(facts: Facts, checks: Iterable[Check]) -> Plan:
-    """The probes that the checks read, with what those need first, in declared order within each phase."""
+    """The checks that apply to the subject and the probes they read, with what those need first.
+
+    Probes stand in declared order within each phase.
+    """
     load()
-    checks = tuple(checks)
-    wanted: set[str] = {"warmup"}
+    checks = tuple(check for check in checks if check.applies(facts))
+    wanted: set[str] = set()
 
     def want(probe: Probe) -> None:
-        if probe.id not in wanted:
+        if probe.id not in wanted and probe.applies(facts):
             wanted.add(probe.id)
             for needed in probe.after:
                 want(needed)
@@ -62,7 +65,9 @@ def plan(facts: Facts, checks: Iterable[Check]) -> Plan:
     for check in checks:
         for probe in check.probes:
             want(probe)
-    wanted |= {probe.id for probe in PROBES.values() if probe.phase is Phase.FIRST}
+    for probe in PROBES.values():
+        if probe.phase is Phase.FIRST:
+            want(probe)
     phases = list(Phase)
     ordered = sorted((p for p in PROBES.values() if p.id in wanted), key=lambda p: phases.index(p.phase))
     return Plan(facts, checks, tuple(ordered))

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from roadworthy.conformance.exchange import Exchange
-from roadworthy.conformance.facts import Capability, Facts
+from roadworthy.conformance.facts import Applies, Capability, Facts, chat
 from roadworthy.http.message import Headers, Limits
 
 
@@ -39,7 +39,10 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a probe wants sent: a path below the base URL and a body (JSON, or raw bytes as they are)."""
+    """What a probe wants sent: a path below the base URL and a body (JSON, or raw bytes as they are).
+
+    `at_root` starts the path at the base URL without its /v1; `content_type` is that of the body.
+    """
 
     method: str
     path: str
@@ -48,6 +51,8 @@ class Draft:
     headers: Headers = ()
     auth: Auth = Auth.KEY
     limits: Limits = field(default_factory=Limits)
+    at_root: bool = False
+    content_type: str = "application/json"
 
     def body(self) -> bytes | None:
         """The bytes to send."""
@@ -84,6 +89,7 @@ class Context:
 
 
 Builder = Callable[[Context], "Draft | None"]
+Poll = Callable[[Exchange, Facts], "float | None"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +105,11 @@ class Probe:
     phase: Phase = Phase.MAIN
     repeat: int | Callable[[Facts], int] = 1
     """How often it is sent in any case (samples); trials of model-level checks come on top."""
+    applies: Applies = chat
+    gate: bool = False
+    """Whether nothing else is sent where this one gets no usable answer."""
+    poll: Poll | None = None
+    """Gives the seconds to wait before asking once more, or None once the answer is final."""
 
     def times(self, facts: Facts) -> int:
         """How often it is sent in any case, given these facts."""
@@ -119,6 +130,9 @@ def probe(
     after: Sequence[Probe] = (),
     phase: Phase = Phase.MAIN,
     repeat: int | Callable[[Facts], int] = 1,
+    applies: Applies = chat,
+    gate: bool = False,
+    poll: Poll | None = None,
 ) -> Callable[[Builder], Probe]:
     """Declare a probe; the builder's docstring is its purpose.
 
@@ -131,7 +145,7 @@ def probe(
         if not build.__doc__:
             raise ValueError(f"the probe {id!r} has no docstring to say its purpose")
         purpose = " ".join(build.__doc__.split())
-        PROBES[id] = Probe(id, purpose, build, expects, tuple(needs), tuple(after), phase, repeat)
+        PROBES[id] = Probe(id, purpose, build, expects, tuple(needs), tuple(after), phase, repeat, applies, gate, poll)
         return PROBES[id]
 
     return declare

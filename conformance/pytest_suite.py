@@ -36,6 +36,7 @@ from roadworthy.conformance.report.model import Report
 from roadworthy.conformance.report.text import one_line
 from roadworthy.conformance.run import Run
 from roadworthy.conformance.settings import CheckSettings, merge, target
+from roadworthy.conformance.subject import Subject
 from roadworthy.conformance.target import Target
 from roadworthy.conformance.verdict import CheckResult, Level, Verdict
 from roadworthy.errors import ConfigError, RoadworthyError, UsageError
@@ -143,15 +144,25 @@ class Checks(pytest.Directory):
         """One item per check and model, and one for the baseline where there is one."""
         try:
             inquiry, checks = _inquire(self.config)
+            models = [inquiry.settings.subject(model).label for model in inquiry.settings.target.models]
+            chosen = {model: applicable(inquiry, checks, model) for model in models}
         except RoadworthyError as error:
             raise self.CollectError(f"roadworthy: {error}") from None
-        models = inquiry.settings.target.models
         for model in models:
-            for check in checks:
+            for check in chosen[model]:
                 name = check.id if len(models) == 1 else f"{check.id}[{model}]"
                 yield CheckItem.from_parent(self, name=name, inquiry=inquiry, check=check, model=model)
         if inquiry.known.entries:
             yield BaselineItem.from_parent(self, name="baseline", inquiry=inquiry)
+
+
+def applicable(inquiry: Inquiry, checks: Sequence[Check], model: str) -> list[Check]:
+    """The checks that have anything to do with a model's task and API. Raises `UsageError` where none has."""
+    facts = inquiry.settings.facts(inquiry.provider, Subject.parse(model), 0)
+    chosen = [check for check in checks if check.applies(facts)]
+    if not chosen:
+        raise UsageError(f"{model}: none of the selected checks is about its task and API")
+    return chosen
 
 
 class ProviderItem(pytest.Item):

@@ -17,10 +17,11 @@ from roadworthy.conformance.exchange import Exchange, Retry
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.judge import describe, judge
 from roadworthy.conformance.plan import Plan
-from roadworthy.conformance.probe import Auth, Context, Draft, Phase, Probe
+from roadworthy.conformance.probe import Auth, Context, Draft, Phase, Poll, Probe
 from roadworthy.conformance.target import Target
 from roadworthy.http.message import Headers, Reply, Request, Transport
 from roadworthy.http.redact import Redactor
+from roadworthy.schemas import manifest
 
 WRONG_KEY = "roadworthy-wrong-key-0000000000000000"
 FIRST_TRIALS = 4
@@ -140,10 +141,11 @@ class Runner:
         self._facts = self._plan.facts.learn(detect(everything, self._plan.facts))
 
     def _blocked(self) -> str | None:
-        """Why nothing more should be sent: the plain warm-up request got no usable answer."""
-        for warm_up in self._exchanges.get("warmup", ()):
-            if warm_up.status != 200 or not warm_up.complete or not warm_up.reply.body.lstrip().startswith(b"{"):
-                return f"not sent, because the first request failed: {describe(warm_up)}"
+        """Why nothing more should be sent: the plain first request got no usable answer."""
+        gates = [probe.id for probe in self._plan.probes if probe.gate]
+        for first in (exchange for id in gates for exchange in self._exchanges.get(id, ())):
+            if not first.answered:
+                return f"not sent, because the first request failed: {describe(first)}"
         return None
 
     async def _send_main(self, probes: Sequence[Probe]) -> None:
@@ -171,6 +173,21 @@ class Runner:
             self._unsent[probe.id] = "nothing to ask: switched off"
         for trial in range(1, times + 1):
             await self._send_trial(probe, trial)
+        if probe.poll is not None:
+            await self._send_until(probe, probe.poll)
+
+    async def _send_until(self, probe: Probe, poll: Poll) -> None:
+        """Ask again until the answer is final, for as long as one request may take at most."""
+        until = time.monotonic() + self._settings.total_timeout_s
+        while True:
+            sent = list(self._exchanges.get(probe.id, ()))
+            wait_s = poll(sent[-1], self._facts) if sent else None
+            if wait_s is None or time.monotonic() + wait_s > until:
+                return
+            await asyncio.sleep(wait_s)
+            await self._send_trial(probe, len(sent) + 1)
+            if len(self._exchanges[probe.id]) == len(sent):
+                return
 
     async def _send_trials(self, probe: Probe) -> None:
         checks = [check for check in self._plan.checks if check.bar is not None and probe in check.probes]
@@ -252,16 +269,23 @@ class Runner:
 
     def _request(self, draft: Draft) -> Request:
         headers: list[tuple[str, str]] = [
-            ("Accept", "application/json, text/event-stream"),
+            ("Accept", self._accept()),
             ("Accept-Encoding", "identity"),
             ("User-Agent", "roadworthy"),
         ]
         if draft.json is not None or draft.raw is not None:
-            headers.append(("Content-Type", "application/json"))
+            headers.append(("Content-Type", draft.content_type))
         headers += self._auth(draft.auth)
         named = {name.lower() for name, _ in draft.headers}
         kept: Headers = tuple((k, v) for k, v in headers if k.lower() not in named)
-        return Request(draft.method, self._target.base_url + draft.path, kept + draft.headers, draft.body())
+        base = self._facts.root_url if draft.at_root else self._target.base_url
+        return Request(draft.method, base + draft.path, kept + draft.headers, draft.body())
+
+    def _accept(self) -> str:
+        """What answers are welcome; media tasks answer with bytes of their own type."""
+        form = manifest.manifest(self._facts.task)
+        media = f"{form.response}/*, " if form is not None and form.response != "json" else ""
+        return f"{media}application/json, text/event-stream"
 
     def _auth(self, auth: Auth) -> Headers:
         if auth is Auth.WRONG:

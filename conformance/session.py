@@ -41,9 +41,9 @@ async def check(
         total_timeout_s=settings.check.timeout_s,
     )
     runs = []
-    for model in models:
-        frame = settings.facts(target, model, int(time.time()))
-        runner = Runner(target, transport, plan(frame, checks), bounds, watch(model) if watch else None)
+    for subject in map(settings.subject, models):
+        frame = settings.facts(target, subject, int(time.time()))
+        runner = Runner(target, transport, plan(frame, checks), bounds, watch(subject.label) if watch else None)
         runs.append(await runner.run())
         task = asyncio.current_task()
         if task is not None and task.cancelling():
@@ -56,9 +56,9 @@ def report(runs: Sequence[Run], started_at: str, duration_s: float, baseline: Ba
     baseline = baseline or Baseline()
     models = tuple(
         ModelReport(
-            run.facts.model,
+            run.facts.subject.label,
             run,
-            tuple(baseline.mark(run.facts.model, judge(run.checks, run.exchanges, run.facts, run.unsent))),
+            tuple(baseline.mark(run.facts.subject.label, judge(run.checks, run.exchanges, run.facts, run.unsent))),
         )
         for run in runs
     )

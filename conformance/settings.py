@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from roadworthy.conformance.facts import Ability, Capability, Facts, VerdictLimits
+from roadworthy.conformance.subject import Subject
 from roadworthy.conformance.target import Target
 from roadworthy.conformance.verdict import Lens
 from roadworthy.errors import ConfigError
@@ -54,6 +55,8 @@ class CheckTable(_Table):
     seed: int = 0
     fuzz_examples: Annotated[int, Field(ge=0, le=10_000)] = 30
     advertised_models: Annotated[int, Field(ge=0, le=1000)] = 0
+    allow_writes: bool = False
+    namespace: str = "roadworthy"
     baseline: Path | None = None
 
 
@@ -80,6 +83,8 @@ class ModelTable(_Table):
     """`[models."acme/chat-1"]`: what is declared of one model."""
 
     capabilities: Capabilities = {}
+    task: str = ""
+    api: str = ""
 
 
 class CheckSettings(_Table):
@@ -92,12 +97,21 @@ class CheckSettings(_Table):
     models: dict[str, ModelTable] = {}
     reports: ReportsTable = ReportsTable()
 
-    def facts(self, target: Target, model: str, judged_at: int) -> Facts:
-        """The frame of judgement for one model. `judged_at` is unix seconds (UTC)."""
-        declared = {**self.capabilities, **self.models.get(model, ModelTable()).capabilities}
+    def subject(self, text: str) -> Subject:
+        """The subject that a notation names, with what `[models."..."]` declares of it. Raises `UsageError`."""
+        table = self.models.get(text)
+        return Subject.of(text, table.task, table.api) if table else Subject.parse(text)
+
+    def facts(self, target: Target, subject: Subject, judged_at: int) -> Facts:
+        """The frame of judgement for one subject. `judged_at` is unix seconds (UTC)."""
+        declared = {**self.capabilities, **self.models.get(subject.model, ModelTable()).capabilities}
         return Facts(
             base_url=target.base_url,
-            model=model,
+            model=subject.model,
+            task=subject.task,
+            api=subject.api,
+            allow_writes=self.check.allow_writes,
+            namespace=self.check.namespace,
             judged_at=judged_at,
             request_id_header=target.request_id_header,
             authenticated=target.api_key is not None or bool(target.headers),

@@ -20,6 +20,8 @@ class Mutation:
     at: Stage
     on: frozenset[Kind]
     change: Change
+    subjects: tuple[str, ...] = ()
+    """What it is proven on, as MODEL=TASK@API; empty for the chat model."""
 
     @property
     def family(self) -> str:
@@ -36,33 +38,40 @@ FAULTS: dict[str, Mutation] = {}
 VARIATIONS: dict[str, Mutation] = {}
 
 
-def fault(name: str, *, caught_by: Iterable[str], at: Stage, on: Iterable[Kind] = ()) -> Callable[[Change], Mutation]:
+def fault(
+    name: str, *, caught_by: Iterable[str], at: Stage, on: Iterable[Kind] = (), subjects: Iterable[str] = ()
+) -> Callable[[Change], Mutation]:
     """Declare a fault; the docstring says what is wrong. `caught_by` must name at least one check."""
 
     def declare(change: Change) -> Mutation:
         checks = frozenset(caught_by)
         if not checks:
             raise ValueError(f"the fault {name!r} names no check that catches it")
-        return _register(FAULTS, name, change, checks=checks, at=at, on=on)
+        return _register(FAULTS, Mutation(name, _words(change), checks, at, frozenset(on), change, tuple(subjects)))
 
     return declare
 
 
-def variation(name: str, *, at: Stage, on: Iterable[Kind] = ()) -> Callable[[Change], Mutation]:
+def variation(
+    name: str, *, at: Stage, on: Iterable[Kind] = (), subjects: Iterable[str] = ()
+) -> Callable[[Change], Mutation]:
     """Declare a legal variation; the docstring says why it is legal."""
 
     def declare(change: Change) -> Mutation:
-        return _register(VARIATIONS, name, change, checks=frozenset(), at=at, on=on)
+        mutation = Mutation(name, _words(change), frozenset(), at, frozenset(on), change, tuple(subjects))
+        return _register(VARIATIONS, mutation)
 
     return declare
 
 
-def _register(
-    registry: dict[str, Mutation], name: str, change: Change, *, checks: frozenset[str], at: Stage, on: Iterable[Kind]
-) -> Mutation:
-    if name in FAULTS or name in VARIATIONS:
-        raise ValueError(f"{name!r} is declared twice")
-    if not change.__doc__:
-        raise ValueError(f"{name!r} has no docstring")
-    registry[name] = Mutation(name, " ".join(change.__doc__.split()), checks, at, frozenset(on), change)
-    return registry[name]
+def _words(change: Change) -> str:
+    return " ".join((change.__doc__ or "").split())
+
+
+def _register(registry: dict[str, Mutation], mutation: Mutation) -> Mutation:
+    if mutation.name in FAULTS or mutation.name in VARIATIONS:
+        raise ValueError(f"{mutation.name!r} is declared twice")
+    if not mutation.description:
+        raise ValueError(f"{mutation.name!r} has no docstring")
+    registry[mutation.name] = mutation
+    return mutation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -13,9 +13,28 @@ class Kind(StrEnum):
 
     CHAT = "chat"
     STREAM = "stream"
+    COMPLETION = "completion"
+    COMPLETION_STREAM = "completion_stream"
+    EMBEDDINGS = "embeddings"
+    IMAGES = "images"
+    TRANSCRIPTION = "transcription"
+    SPEECH = "speech"
+    RESPONSE = "response"
+    RESPONSE_STREAM = "response_stream"
+    TASK = "task"
+    GENERATE = "generate"
+    GENERATE_STREAM = "generate_stream"
+    SERVER = "server"
+    ENDPOINT = "endpoint"
+    JOB = "job"
     MODELS = "models"
     MODEL = "model"
     ERROR = "error"
+
+    @property
+    def streams(self) -> bool:
+        """Whether it is answered by server-sent events."""
+        return self.value.endswith("stream")
 
 
 class Stage(StrEnum):
@@ -24,7 +43,7 @@ class Stage(StrEnum):
     ARRIVAL  before anything is looked at; `turn.skip` may switch off a guard
     REQUEST  the parsed, valid body, before it is answered (here a parameter can be ignored)
     ANSWER   `turn.choices`, `turn.usage`: what the model says, free of any wire format
-    PAYLOAD  `turn.payload`: the JSON body of an unstreamed answer, of models and of errors
+    PAYLOAD  `turn.payload`: the body of an unstreamed answer, of models and of errors: JSON, or bytes as they are
     CHUNKS   `turn.chunks`: the JSON bodies of a streamed answer
     FRAMES   `turn.frames`: the bytes to be written, each with its delay
     HEAD     `turn.status` and `turn.headers`
@@ -45,6 +64,10 @@ class Frame:
 
     data: bytes
     delay_s: float = 0.0
+
+
+Framing = Callable[[list[dict[str, Any]], float], list[Frame]]
+"""From the JSON bodies of a stream and the pause before each (seconds) to its bytes."""
 
 
 @dataclass(slots=True)
@@ -69,8 +92,10 @@ class ApiError(Exception):
         code: str | None = None,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
+        self.extra = dict(extra or {})
         self.status, self.type, self.code, self.param = status, type, code, param
         self.headers = dict(headers or {})
 
@@ -94,12 +119,18 @@ class Turn:
     request_id: str
     kind: Kind = Kind.ERROR
     skip: set[str] = field(default_factory=set)
+    parts: dict[str, str] = field(default_factory=dict)
+    """What the named parts of the route's path stand for."""
+    base_url: str = ""
+    """Scheme and host that the request came to, for answers that link to others."""
     body: dict[str, Any] = field(default_factory=dict)
     choices: list[Choice] = field(default_factory=list)
     usage: dict[str, Any] = field(default_factory=dict)
     payload: Any = None
     chunks: list[dict[str, Any]] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
+    framing: Framing | None = None
+    """How the chunks of this family become bytes, where it is not as in chat."""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     crash: bool = False

@@ -15,6 +15,7 @@ from roadworthy.conformance.check import Check
 from roadworthy.conformance.facts import Facts, VerdictLimits
 from roadworthy.conformance.plan import plan, select
 from roadworthy.conformance.run import Run, Runner, Settings
+from roadworthy.conformance.subject import Subject
 from roadworthy.conformance.target import Target
 from roadworthy.sandbox.app import Options, Sandbox
 from roadworthy.sandbox.mutation import Mutation
@@ -33,6 +34,8 @@ def run_against(
     limits: VerdictLimits | None = None,
     settings: Settings | None = None,
     fuzz_examples: int = 24,
+    subject: str = MODEL,
+    **facts: Any,
 ) -> Run:
     """Send the plan of these checks (all of them by default, opt-in ones too) to a URL."""
     from roadworthy.http.aiohttp_transport import AiohttpTransport
@@ -40,13 +43,17 @@ def run_against(
     async def go() -> Run:
         transport = AiohttpTransport()
         try:
+            about = Subject.parse(subject)
             frame = Facts(
                 url,
-                MODEL,
+                about.model,
+                about.task,
+                about.api,
                 judged_at=int(time.time()),
                 limits=limits or VerdictLimits(),
                 fuzz_examples=fuzz_examples,
                 probe_advertised_models=3,
+                **facts,
             )
             chosen = checks if checks is not None else select()
             return await Runner(Target(url, KEY), transport, plan(frame, chosen), settings).run()

@@ -8,7 +8,7 @@ from roadworthy.conformance.exchange import objects
 from roadworthy.conformance.probe import Context, Draft, Phase, probe
 
 
-@probe("warmup", phase=Phase.FIRST)
+@probe("warmup", phase=Phase.FIRST, gate=True)
 def warmup(context: Context) -> Draft:
     """A first plain question, so that a cold start is seen and not counted as latency."""
     return context.chat("Say hello.", max_tokens=16)

@@ -7,6 +7,7 @@ import pytest
 from roadworthy.config import read_toml, validate
 from roadworthy.conformance.facts import Capability
 from roadworthy.conformance.settings import CheckSettings, TargetTable, merge, target
+from roadworthy.conformance.subject import Subject
 from roadworthy.errors import ConfigError
 
 
@@ -89,7 +90,7 @@ def test_flags_lie_over_the_file_and_silent_flags_change_nothing():
 def test_a_models_own_capabilities_outweigh_the_general_ones():
     made = settings(
         capabilities={"tools": True, "vision": True}, models={"m": {"capabilities": {"vision": False}}}
-    ).facts(target(TargetTable(url="https://a.b/v1"), {}), "m", 0)
+    ).facts(target(TargetTable(url="https://a.b/v1"), {}), Subject("m"), 0)
     assert made.ability(Capability.TOOLS).offered is True
     assert made.ability(Capability.VISION).offered is False
 

@@ -38,7 +38,7 @@ def show(
     """
     console = Console(highlight=False)
     for model in models:
-        facts = settings.facts(provider, model, int(time.time()))
+        facts = settings.facts(provider, settings.subject(model), int(time.time()))
         known = parse_price(price) if price else asyncio.run(_published(provider, model, ca_file))
         bounds = Settings(max_trials=settings.check.trials)
         outlines = outline(plan(facts, checks), bounds)

@@ -1,0 +1,74 @@
+"""Probes of the hub's task routes: the examples of the task's manifest, one probe per kind of example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from roadworthy.conformance.facts import Applies, Facts
+from roadworthy.conformance.probe import Context, Draft, Expects, Phase, Probe, probe
+from roadworthy.conformance.subject import Api
+from roadworthy.schemas import manifest
+
+
+def has(case: str) -> Applies:
+    """Whether the subject is asked by task routes and its manifest has an example of this kind."""
+
+    def applies(facts: Facts) -> bool:
+        form = manifest.manifest(facts.task)
+        return facts.api is Api.SERVERLESS and form is not None and case in form.cases
+
+    return applies
+
+
+def draft(facts: Facts, case: str, path: str | None = None, **options: Any) -> Draft | None:
+    """The request of one example, to the model's own route or to another path; `options` go beside the inputs."""
+    form = manifest.manifest(facts.task)
+    found = form.cases.get(case) if form else None
+    if found is None:
+        return None
+    path = path or f"/models/{facts.model}"
+    if found.raw is not None:
+        content_type = found.content_type or manifest.media_type(found.raw)
+        return Draft("POST", path, raw=manifest.media(found.raw), at_root=True, content_type=content_type)
+    body = manifest.expand(found.body)
+    if options and isinstance(body, dict):
+        body = {**body, "options": options}
+    return Draft("POST", path, json=body, at_root=True)
+
+
+def _example(case: str, purpose: str, expects: Expects = Expects.SUCCESS, phase: Phase = Phase.MAIN) -> Probe:
+    def build(context: Context) -> Draft | None:
+        return draft(context.facts, case)
+
+    build.__doc__ = purpose
+    declare: Callable[..., Probe] = probe(
+        f"task.{case}", expects=expects, phase=phase, gate=phase is Phase.FIRST, applies=has(case)
+    )
+    return declare(build)
+
+
+plain = _example("plain", "The task's plainest example; the first, so a cold start falls to it.", phase=Phase.FIRST)
+options = _example("options", "An example that uses the task's parameters.")
+more = _example("more", "A second example with other parameters.")
+embedded = _example("embedded", "The medium as base64 in JSON, with parameters.")
+batch = _example("batch", "Several inputs at once.")
+unicode = _example("unicode", "An input with characters beyond ASCII, where positions are easily miscounted.")
+empty = _example("empty", "An empty input: an answer or a refusal, but no crash.", Expects.EITHER)
+wrong = _example("wrong", "An input of the wrong kind.", Expects.REFUSAL)
+
+
+@probe("task.again", applies=has("plain"))
+def again(context: Context) -> Draft | None:
+    """The plain example once more: warm now, and to compare with the first."""
+    return draft(context.facts, "plain")
+
+
+@probe("task.missing", expects=Expects.REFUSAL, applies=has("plain"))
+def missing(context: Context) -> Draft:
+    """A request without any input."""
+    return Draft("POST", f"/models/{context.facts.model}", json={"parameters": {}}, at_root=True)
+
+
+ANSWERS = (plain, again, options, more, embedded, batch, unicode)
+"""The probes that a healthy provider answers."""

@@ -1,0 +1,106 @@
+"""Manifests: how each task is asked, with examples, and which rules hold for its answers beyond their shape.
+
+One folder per task under `schemas/tasks/`; adding a task is adding a folder.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+MEDIA_KEY = "$media"
+"""In an example's JSON, an object of this one key stands for a file of `schemas/media/`."""
+MEDIA_TYPES = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "wav": "audio/wav",
+    "flac": "audio/flac",
+    "mp4": "video/mp4",
+    "txt": "text/plain",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One example request. `body` is JSON in which media stand as base64; `raw` names a file sent as it is."""
+
+    name: str
+    body: Any = None
+    raw: str | None = None
+    content_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """How a task is called on the hub's task routes.
+
+    `response` is "json", "image", "audio" or "video". `rules` are check ids (without "task.").
+    `conflicts` says per lens why no one answer satisfies it and the hub, in words.
+    `examples` holds bodies that are known to be right, for tests and for the sandbox's reader.
+    """
+
+    task: str
+    title: str
+    response: str
+    rules: tuple[str, ...]
+    cases: Mapping[str, Case]
+    conflicts: Mapping[str, str] = field(default_factory=dict)
+    total_time_s: float = 30.0
+
+    @property
+    def output(self) -> str:
+        """The name of the schema that the hub's clients need of an answer."""
+        hub = f"tasks/{self.task}/hub_output.json"
+        return hub if _exists(hub) else self.spec_output
+
+    @property
+    def spec_output(self) -> str:
+        """The name of the schema that the published specification gives of an answer."""
+        return f"tasks/{self.task}/output.json"
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Every task, in order of its name."""
+    folder = resources.files(__package__).joinpath("tasks")
+    return tuple(sorted(entry.name for entry in folder.iterdir() if entry.joinpath("manifest.json").is_file()))
+
+
+@cache
+def manifest(task: str) -> Manifest | None:
+    """The manifest of a task, or None where there is none of this name."""
+    if task not in names():
+        return None
+    text = resources.files(__package__).joinpath("tasks", task, "manifest.json").read_text(encoding="utf-8")
+    read: dict[str, Any] = json.loads(text)
+    cases = {name: Case(name, **case) for name, case in read.pop("cases", {}).items()}
+    return Manifest(task=task, cases=cases, rules=tuple(read.pop("rules", ())), **read)
+
+
+@cache
+def media(name: str) -> bytes:
+    """An example file. Raises `FileNotFoundError` where there is none of this name."""
+    return resources.files(__package__).joinpath("media", name).read_bytes()
+
+
+def media_type(name: str) -> str:
+    """The media type of an example file, by its name."""
+    return MEDIA_TYPES[name.rpartition(".")[2]]
+
+
+def expand(value: Any) -> Any:
+    """An example's JSON with its media as base64."""
+    if isinstance(value, dict):
+        if set(value) == {MEDIA_KEY}:
+            return base64.b64encode(media(value[MEDIA_KEY])).decode()
+        return {key: expand(item) for key, item in value.items()}
+    return [expand(item) for item in value] if isinstance(value, list) else value
+
+
+def _exists(name: str) -> bool:
+    return resources.files(__package__).joinpath(*name.split("/")).is_file()
