@@ -241,11 +241,10 @@ def question_answering(asked: Asked) -> Any:
     found = list(re.finditer(r"\d+", context)) + list(re.finditer(r"\w+", context))
     most = asked.parameters.get("top_k")
     count = most if isinstance(most, int) and most > 0 else 1
-    made = [
+    return [
         {"answer": span.group(), "score": 0.9 / place, "start": span.start(), "end": span.end()}
         for place, span in enumerate(found[:count], 1)
     ]
-    return made if most else made[0]
 
 
 def table_question_answering(asked: Asked) -> Any:

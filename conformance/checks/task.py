@@ -172,8 +172,11 @@ def empty(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
 
     Batches of real texts hold empty ones, and must not bring their readers down.
     """
-    if exchange.status is None or not 200 <= exchange.status < 300 or form(facts).response != "json":
-        yield NotApplicable("it was not answered with JSON; see errors.no_5xx for crashes")
+    status = exchange.status or 0
+    if status >= 500:
+        yield NotApplicable("the server failed instead; see errors.no_5xx")
+    elif status >= 400 or form(facts).response != "json":
+        return
     elif isinstance(exchange.json, Malformed):
         yield Finding("one JSON value", exchange.json.reason, at="body")
     elif exchange.json not in ([], {}, [[]]) and (found := problem(form(facts).output, exchange.json)):
