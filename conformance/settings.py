@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from roadworthy.conformance.adapter import AdapterTable
 from roadworthy.conformance.facts import Ability, Capability, Facts, VerdictLimits
 from roadworthy.conformance.target import Target
 from roadworthy.conformance.verdict import Lens
@@ -91,6 +92,7 @@ class CheckSettings(_Table):
     capabilities: Capabilities = {}
     models: dict[str, ModelTable] = {}
     reports: ReportsTable = ReportsTable()
+    adapter: AdapterTable = AdapterTable()
 
     def facts(self, target: Target, model: str, judged_at: int) -> Facts:
         """The frame of judgement for one model. `judged_at` is unix seconds (UTC)."""
