@@ -94,7 +94,7 @@ class _Table(BaseModel):
 
 
 class RulesTable(_Table):
-    """What is changed in one JSON body. Places are JSON pointers (RFC 6901); the part `*` stands for every item of a list.
+    """What is changed in one JSON body. Places are JSON pointers (RFC 6901); a part `*` is every item of a list.
 
     `rename` moves values, `drop` removes them, `set` writes constants. First all that is moved or dropped is
     taken out, inner values before those around them; then it is put in place, outer before inner. So names can
@@ -298,8 +298,6 @@ class _Mark:
 
 
 _MISSING: Final = _Mark()
-_TAKEN: Final = _Mark()
-_EMPTIED: Final = _Mark()
 _BLOCKED: Final = _Mark()
 
 
@@ -318,6 +316,15 @@ class _Node:
         return node
 
 
+@dataclass(frozen=True, slots=True)
+class _Touched:
+    """An object or list that something was taken out of, and where it stood."""
+
+    container: Any
+    parent: Any
+    key: str | int
+
+
 class Rules:
     """A `RulesTable`, ready to be applied."""
 
@@ -330,6 +337,17 @@ class Rules:
     def apply(self, document: Any) -> tuple[Any, bool]:
         """The document as the rules want it (changed in place where it can be), and whether any of them fitted."""
         before = document
+        document, changed = self._moved(document)
+        for place, value in self._sets:
+            for path in _spots(document, place):
+                put = _put(document, path, copy.deepcopy(value))
+                if put is not _BLOCKED:
+                    document, changed = put, True
+        if document is _MISSING:
+            document = [] if isinstance(before, list) else {}
+        return document, changed
+
+    def _moved(self, document: Any) -> tuple[Any, bool]:
         tree = _Node()
         moves: list[tuple[_Node, Path, Path]] = []
         for source, target in self._renames:
@@ -341,22 +359,18 @@ class Rules:
         for place in self._drops:
             for path, _ in _places(document, place):
                 tree.at(path).taken = True
-        changed = tree.taken or bool(tree.children)
-        if changed and isinstance(_take(document, tree), _Mark):
+        if not tree.taken and not tree.children:
+            return document, False
+        touched: list[_Touched] = []
+        if _take(document, tree, touched):
             document = _MISSING
         for node, path, target_path in moves:
             put = _put(document, target_path, node.value)
             if put is _BLOCKED:
                 put = _put(document, path, node.value, insert=True)
             document = document if put is _BLOCKED else put
-        for place, value in self._sets:
-            for path in _spots(document, place):
-                put = _put(document, path, copy.deepcopy(value))
-                if put is not _BLOCKED:
-                    document, changed = put, True
-        if document is _MISSING:
-            document = [] if isinstance(before, list) else {}
-        return document, changed
+        _prune(touched)
+        return document, True
 
 
 def _tokens(pointer: str) -> tuple[str, ...]:
@@ -402,33 +416,32 @@ def _filled(target: Sequence[str], stars: Sequence[int]) -> Path:
     return tuple(next(indexes) if token == EVERY else token for token in target)
 
 
-def _take(value: Any, node: _Node) -> Any:
-    """Take out of `value` what the tree names. Returns the rest, or that it is taken or left empty."""
-    rest = value
-    if node.children and isinstance(value, dict):
-        for key, child in node.children.items():
-            if isinstance(_take(value[str(key)], child), _Mark):
-                del value[str(key)]
-        rest = value or _EMPTIED
-    elif node.children:
-        rest = _take_items(value, node)
+def _take(value: Any, node: _Node, touched: list[_Touched], parent: Any = None, key: str | int = "") -> bool:
+    """Take out of `value` what the tree names; tells whether `value` itself is to go."""
+    taken: list[Any] = [at for at, child in node.children.items() if _take(value[at], child, touched, value, at)]
+    for at in sorted(taken, reverse=True):
+        del value[at]
     if node.taken:
         node.value = value
-        return _TAKEN
-    return rest
+    elif node.children:
+        touched.append(_Touched(value, parent, key))
+    return node.taken
 
 
-def _take_items(items: list[Any], node: _Node) -> Any:
-    marks = {int(token): _take(items[int(token)], child) for token, child in node.children.items()}
-    kept = [(item, marks.get(index)) for index, item in enumerate(items) if marks.get(index) is not _TAKEN]
-    # Items that were emptied keep the places of those after them, and go only with the whole list. A null
-    # before one may be our own filling.
-    all_empty = all(mark is _EMPTIED or item is None for item, mark in kept)
-    if all_empty and (not kept or kept[-1][1] is _EMPTIED):
-        items.clear()
-        return _EMPTIED
-    items[:] = [item for item, _ in kept]
-    return items
+def _prune(touched: Iterable[_Touched]) -> None:
+    """Remove what is left empty, given inner containers before those around them."""
+    emptied: set[int] = set()
+    for one in touched:
+        container = one.container
+        # Items that were emptied keep the places of those after them, and go only with the whole list. A null
+        # before one may be our own filling.
+        if isinstance(container, list) and container and id(container[-1]) in emptied:
+            emptied_all = all(item is None or id(item) in emptied for item in container)
+            del container[0 if emptied_all else len(container) :]
+        if not container:
+            emptied.add(id(container))
+            if isinstance(one.parent, dict) and one.parent.get(one.key) is container:
+                del one.parent[one.key]
 
 
 def _put(document: Any, path: Path, value: Any, *, insert: bool = False) -> Any:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from pathlib import Path
+import os
+import subprocess
+import sys
 
 import pytest
 from conftest import KEY, MODEL, run_against
 
-from roadworthy.cli.app import app as command
 from roadworthy.config import read_toml, validate
 from roadworthy.conformance.judge import judge
+from roadworthy.conformance.plan import select
 from roadworthy.conformance.settings import CheckSettings
 from roadworthy.conformance.verdict import Level, Verdict
 from roadworthy.sandbox.app import Options, Sandbox
-from roadworthy.sandbox.mutation import Mutation
+from roadworthy.sandbox.catalogue import find
 from roadworthy.sandbox.server import running
-from roadworthy.sandbox.turn import Stage, Turn
 
 ADAPTER = """
 [adapter.routes]
@@ -25,16 +25,22 @@ ADAPTER = """
 "GET /models" = "POST /v2/catalogue/search"
 "/models/*" = "/v2/catalogue/entries/*"
 
-[adapter.request."/chat/completions"]
-rename = { "/max_tokens" = "/options/limit", "/temperature" = "/options/heat", "/messages/*/content" = "/messages/*/text" }
-set = { "/api_version" = 2 }
+[adapter.request."/chat/completions".rename]
+"/max_tokens" = "/options/limit"
+"/temperature" = "/options/heat"
+"/messages/*/content" = "/messages/*/text"
+[adapter.request."/chat/completions".set]
+"/api_version" = 2
 
 [adapter.response."*"]
 rename = { "/result" = "" }
 
-[adapter.response."/chat/completions"]
-rename = { "/outputs" = "/choices", "/outputs/*/message/text" = "/choices/*/message/content", "/usage/read" = "/usage/prompt_tokens" }
-set = { "/object" = "chat.completion" }
+[adapter.response."/chat/completions".rename]
+"/outputs" = "/choices"
+"/outputs/*/message/text" = "/choices/*/message/content"
+"/usage/read" = "/usage/prompt_tokens"
+[adapter.response."/chat/completions".set]
+"/object" = "chat.completion"
 
 [adapter.response."/models"]
 rename = { "" = "/data", "/*/name" = "/data/*/id" }
@@ -47,9 +53,13 @@ set = { "/object" = "model" }
 [adapter.errors."*"]
 rename = { "/fault" = "/error", "/fault/text" = "/error/message" }
 
-[adapter.stream."/chat/completions"]
-rename = { "/outputs" = "/choices", "/outputs/*/piece" = "/choices/*/delta", "/outputs/*/piece/text" = "/choices/*/delta/content", "/usage/read" = "/usage/prompt_tokens" }
-set = { "/object" = "chat.completion.chunk" }
+[adapter.stream."/chat/completions".rename]
+"/outputs" = "/choices"
+"/outputs/*/piece" = "/choices/*/delta"
+"/outputs/*/piece/text" = "/choices/*/delta/content"
+"/usage/read" = "/usage/prompt_tokens"
+[adapter.stream."/chat/completions".set]
+"/object" = "chat.completion.chunk"
 """
 
 
@@ -113,7 +123,7 @@ class Foreign:
     def _request(raw):
         try:
             body = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             return raw
         if not isinstance(body, dict):
             return raw
@@ -200,3 +210,47 @@ def test_without_the_adapter_it_fails():
         rows = verdicts(run_against(url))
     assert musts(rows, Verdict.FAIL)
     assert not musts(rows, Verdict.PASS).keys() & {"chat.basic.schema", "chat.stream.schema"}
+
+
+@pytest.mark.parametrize("fault", ["chat.stream.no_done", "chat.stream.usage_unasked", "chat.stream.cut_off"])
+def test_a_fault_is_seen_through_the_adapter_as_without_it(adapter, fault):
+    def failed(app, table=None):
+        with running(app) as url:
+            rows = verdicts(run_against(url, checks=select(sorted(find(fault).caught_by)), adapter=table))
+        return {id for id, row in rows.items() if row.verdict is Verdict.FAIL}
+
+    plain = failed(Sandbox([find(fault)], Options(api_key=KEY)))
+    assert plain
+    assert failed(foreign(find(fault)), adapter) == plain
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        pytest.param(("-m", "roadworthy", "check", "--only", "chat", "--only", "discovery"), id="check"),
+        pytest.param(("-m", "pytest", "--pyargs", "roadworthy.conformance", "-k", "chat or discovery"), id="pytest"),
+    ],
+)
+def test_the_settings_file_is_obeyed(tool, tmp_path):
+    def run(url, text):
+        target = f'[target]\nurl = "{url}"\nmodels = ["{MODEL}"]\napi_key_env = "KEY"\n'
+        (tmp_path / "roadworthy.toml").write_text(target + text)
+        environment = {**os.environ, "KEY": KEY}
+        command = [sys.executable, *tool]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    with running(foreign()) as url:
+        good = run(url, ADAPTER)
+        assert good.returncode == 0, good.stdout + good.stderr
+        assert run(url, "").returncode == 1
+
+
+def test_a_dry_run_finds_the_price_through_the_adapter(tmp_path):
+    with running(foreign()) as url:
+        target = f'[target]\nurl = "{url}"\nmodels = ["{MODEL}"]\napi_key_env = "KEY"\n'
+        (tmp_path / "roadworthy.toml").write_text(target + ADAPTER)
+        command = [sys.executable, "-m", "roadworthy", "check", "--dry-run", "--only", "chat.basic"]
+        environment = {**os.environ, "KEY": KEY}
+        ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "Cost: at most" in ended.stdout
