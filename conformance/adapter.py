@@ -7,11 +7,12 @@ their way back, and every check judges what a caller of the helper would see.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Annotated, Any, Final
@@ -30,6 +31,12 @@ MAX_TOKENS = 32
 """Parts of a pointer: far more than any API nests, and few enough for every reader of JSON."""
 MAX_GAP = 16
 """Nulls put before an item whose index a rule names. (An index taken from the answer itself needs no bound.)"""
+
+MAX_PLACES = 50_000
+"""Places that one pointer with `*` is followed to: far more than any answer has items, and little memory."""
+
+LARGE_BODY_BYTES = 128 * 1024
+"""Larger answers are translated in a thread: other requests are being timed meanwhile."""
 
 _ROUTE = re.compile(r"(?:([A-Z]+) )?(\*|/[^\s?#]*)")
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -197,7 +204,7 @@ class AdaptedTransport:
     """Sends through another transport, translating names both ways.
 
     Whatever is not JSON stays byte for byte as it is, and so does JSON that no rule fits. Arrival times are kept:
-    a rewritten event arrived when its last byte did. Only the names are translated, never the head of an answer.
+    a rewritten event arrived when its last byte did. The head of an answer is never translated.
     """
 
     def __init__(self, inner: Transport, table: AdapterTable, base_url: str) -> None:
@@ -220,7 +227,10 @@ class AdaptedTransport:
         if body is not None:
             body = _translate(body, _fitting(self._request, request.method, path)) or body
         sent = replace(request, method=method, url=self._base_url + theirs + mark + query, body=body)
-        return self._adapt(await self._inner.send(sent, limits), request.method, path)
+        reply = await self._inner.send(sent, limits)
+        if len(reply.body) > LARGE_BODY_BYTES:
+            return await asyncio.to_thread(self._adapt, reply, request.method, path)
+        return self._adapt(reply, request.method, path)
 
     async def aclose(self) -> None:
         """Give back every connection."""
@@ -351,13 +361,13 @@ class Rules:
         tree = _Node()
         moves: list[tuple[_Node, Path, Path]] = []
         for source, target in self._renames:
-            for path, stars in _places(document, source):
+            for path, stars in islice(_places(document, source), MAX_PLACES):
                 node = tree.at(path)
                 if not node.taken:
                     node.taken = True
                     moves.append((node, path, _filled(target, stars)))
         for place in self._drops:
-            for path, _ in _places(document, place):
+            for path, _ in islice(_places(document, place), MAX_PLACES):
                 tree.at(path).taken = True
         if not tree.taken and not tree.children:
             return document, False
@@ -407,7 +417,7 @@ def _spots(document: Any, tokens: Sequence[str]) -> list[Path]:
     if EVERY not in tokens:
         return [tuple(tokens)]
     last = max(position for position, token in enumerate(tokens) if token == EVERY) + 1
-    return [(*path, *tokens[last:]) for path, _ in _places(document, tokens[:last])]
+    return [(*path, *tokens[last:]) for path, _ in islice(_places(document, tokens[:last]), MAX_PLACES)]
 
 
 def _filled(target: Sequence[str], stars: Sequence[int]) -> Path:
@@ -433,15 +443,21 @@ def _prune(touched: Iterable[_Touched]) -> None:
     emptied: set[int] = set()
     for one in touched:
         container = one.container
-        # Items that were emptied keep the places of those after them, and go only with the whole list. A null
-        # before one may be our own filling.
-        if isinstance(container, list) and container and id(container[-1]) in emptied:
-            emptied_all = all(item is None or id(item) in emptied for item in container)
-            del container[0 if emptied_all else len(container) :]
+        if isinstance(container, list) and _only_emptied(container, emptied):
+            container.clear()
         if not container:
             emptied.add(id(container))
             if isinstance(one.parent, dict) and one.parent.get(one.key) is container:
                 del one.parent[one.key]
+
+
+def _only_emptied(items: Sequence[Any], emptied: Container[int]) -> bool:
+    """Whether a list has nothing left but what was emptied.
+
+    Emptied items keep the places of those after them, and go only with the whole list. A null before one may be
+    our own filling; one behind it is the provider's.
+    """
+    return bool(items) and id(items[-1]) in emptied and all(item is None or id(item) in emptied for item in items)
 
 
 def _put(document: Any, path: Path, value: Any, *, insert: bool = False) -> Any:

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from roadworthy.config import validate
-from roadworthy.conformance.adapter import AdaptedTransport, AdapterTable, Rules, RulesTable, adapted
+from roadworthy.conformance.adapter import MAX_PLACES, AdaptedTransport, AdapterTable, Rules, RulesTable, adapted
 from roadworthy.conformance.settings import CheckSettings
 from roadworthy.errors import ConfigError
 from roadworthy.http.message import Failure, FailureKind, Limits, Read, Reply, Request
@@ -348,6 +348,14 @@ def test_an_answer_is_translated_with_its_arrivals():
     assert got.reads[0].at_ns == 1
     assert got.reads[0].end < len(got.body)
     assert (got.headers, got.wire_bytes, got.status) == (JSON, 14, 200)
+
+
+def test_a_large_answer_is_translated_too():
+    items = [{"t": number} for number in range(60_000)]
+    got = answer(Reply(200, JSON, json.dumps({"l": items}).encode()), response={"*": {"rename": {"/l/*/t": "/l/*/u"}}})
+    names = [next(iter(item)) for item in json.loads(got.body)["l"]]
+    # So many places of one rule are more than any answer has; what is beyond them stays.
+    assert names == ["u"] * MAX_PLACES + ["t"] * (len(items) - MAX_PLACES)
 
 
 def test_errors_have_rules_of_their_own():
