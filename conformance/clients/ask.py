@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import signal
 import site
 import subprocess
 import sys
@@ -17,13 +19,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
-from roadworthy.conformance.clients.call import Question as Question
-from roadworthy.conformance.clients.call import call
+from roadworthy.conformance.clients.call import APIS, Question, call
 from roadworthy.conformance.clients.install import JAVASCRIPT, installed, node
 from roadworthy.conformance.clients.opinion import Opinion
 from roadworthy.conformance.clients.replayer import Replayer
 from roadworthy.conformance.exchange import Exchange, as_object
 from roadworthy.conformance.words import show
+
+__all__ = ["CLIENTS", "Question", "Unavailable", "ask"]
 
 PYTHON_PACKAGES = {"python": "huggingface_hub", "openai": "openai"}
 JAVASCRIPT_PACKAGES = {"javascript": "@huggingface/inference", "openai-js": "openai"}
@@ -32,9 +35,11 @@ QUESTION_TIMEOUT_S = 10.0
 """How long one call of a client may take; every answer is there at once."""
 MAX_OUTPUT_BYTES = 16 * 1024 * 1024
 _MAX_STDERR_BYTES = 16 * 1024
+_LAST_WORDS_S = 2.0
 _KEY = "not-a-key"
 """Not of the form of a Hugging Face token, with which both clients would go to the Hub's router."""
 _MESSAGE_CHARS = 200
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 _FIRST_ANSWER = 200
 _FIRST_ERROR = 400
 
@@ -55,17 +60,31 @@ def ask(client: str, questions: Sequence[Question], *, timeout_s: float = 120.0)
     """What `client` makes of the answers, several opinions where several of its methods read one answer.
 
     An exchange has no opinion where the client has no method for its task, and where no whole head of an answer
-    came or we hung up ourselves. Nothing a server sent raises. Raises ValueError for a name not in `CLIENTS`.
+    came or we hung up ourselves. Nothing a server sent raises. Raises ValueError for a name not in `CLIENTS` or `APIS`.
     """
     if client not in CLIENTS:
         raise ValueError(f"expected one of the clients {', '.join(CLIENTS)}, got {client!r}")
+    for question in questions:
+        if question.api not in APIS:
+            raise ValueError(f"expected one of the APIs {', '.join(APIS)}, got {question.api!r}")
     asked = [question for question in questions if _askable(question.exchange)]
     if not asked:
         return []
     runner = _runner(client)
     if isinstance(runner, str):
         return Unavailable(runner, unanswered=_ids(asked))
-    with Replayer([question.exchange for question in asked]) as replayer, tempfile.TemporaryDirectory() as home:
+    try:
+        return _ask(client, asked, runner, timeout_s)
+    except OSError as error:
+        return Unavailable(f"{client}: cannot be given its answers: {error}", unanswered=_ids(asked))
+
+
+def _ask(client: str, asked: Sequence[Question], runner: _Runner, timeout_s: float) -> list[Opinion] | Unavailable:
+    """Run the client on the answers. Raises OSError where there is no room for a port or a temporary folder."""
+    with (
+        Replayer([question.exchange for question in asked]) as replayer,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home,
+    ):
         job = {
             "client": client,
             "port": replayer.port,
@@ -77,8 +96,8 @@ def ask(client: str, questions: Sequence[Question], *, timeout_s: float = 120.0)
             ],
         }
         ended = _run(runner.command, json.dumps(job).encode(), _environment(home), timeout_s)
-        sent = frozenset(replayer.asked)
-    return _opinions(client, asked, ended, sent)
+        base = replayer.url(0).removesuffix("/0")
+    return _opinions(client, asked, ended, base)
 
 
 def _askable(exchange: Exchange) -> bool:
@@ -159,6 +178,7 @@ def _run(command: Sequence[str], job: bytes, environment: dict[str, str], timeou
             stderr=subprocess.PIPE,
             env=environment,
             cwd=environment["HOME"],
+            start_new_session=True,  # a group of its own, which can be ended whole
         )
     except OSError as error:
         return _Ended((), f"{command[0]} cannot be run: {error}")
@@ -169,12 +189,11 @@ def _run(command: Sequence[str], job: bytes, environment: dict[str, str], timeou
     feeder.start()
     late = False
     try:
-        process.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        late = True
+        output.join(timeout_s)  # to the end of its output, not of the process: its group must not be reaped yet
+        late = output.is_alive()
+        errors.join(0 if late else _LAST_WORDS_S)
     finally:
-        process.kill()
-        process.wait()
+        _end(process)
         for thread in (feeder, output, errors):
             thread.join()
         process.stdout.close()
@@ -189,6 +208,15 @@ def _run(command: Sequence[str], job: bytes, environment: dict[str, str], timeou
     said = next((line for line in reversed(errors.data.decode(errors="replace").splitlines()) if line.strip()), "")
     told = next((line["fault"] for line in lines if isinstance(line.get("fault"), str)), said.strip())
     return _Ended(lines, f"its runner ended with code {process.returncode}: {show(told) or 'it said nothing'}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process and whatever it started."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
 
 
 class _Collector(threading.Thread):
@@ -229,9 +257,7 @@ def _lines(output: bytes) -> list[dict[str, Any]]:
     return found
 
 
-def _opinions(
-    client: str, asked: Sequence[Question], ended: _Ended, sent: frozenset[int]
-) -> list[Opinion] | Unavailable:
+def _opinions(client: str, asked: Sequence[Question], ended: _Ended, base: str) -> list[Opinion] | Unavailable:
     """The runner's lines as opinions. What a client would not even send says nothing of the answer."""
     release = next((line["version"] for line in ended.lines if isinstance(line.get("version"), str)), "")
     opinions: list[Opinion] = []
@@ -244,24 +270,24 @@ def _opinions(
         exchange = asked[number].exchange
         if "method" not in line:
             finished.add(number)
-        elif number not in sent and as_object(line.get("error")).get("type") != "BlockedError":
-            unasked[exchange.id] = _told(line.get("error"))
+        elif line.get("asked") is not True:
+            unasked[exchange.id] = _told(line.get("error"), f"{base}/{number}")
         else:
-            opinions.append(_opinion(client, release, exchange, line))
+            opinions.append(_opinion(client, release, exchange, line, f"{base}/{number}"))
     missing = [question for number, question in enumerate(asked) if number not in finished]
     unanswered = tuple(dict.fromkeys([*unasked, *_ids(missing)]))
     if ended.fault is not None:
         return Unavailable(f"{client}: {ended.fault}", tuple(opinions), unanswered)
     if unanswered:
         why = next(iter(unasked.values()), "its runner left questions out")
-        return Unavailable(f"{client}: the client did not send the question: {why}", tuple(opinions), unanswered)
+        return Unavailable(f"{client}: a question could not be asked: {why}", tuple(opinions), unanswered)
     return opinions
 
 
-def _opinion(client: str, release: str, exchange: Exchange, line: dict[str, Any]) -> Opinion:
-    said = line["said"] if isinstance(line.get("said"), str) else ""
+def _opinion(client: str, release: str, exchange: Exchange, line: dict[str, Any], url: str) -> Opinion:
+    said = _clean(str(line.get("said", "")), url)
     thrown = line.get("error")
-    error = _told(thrown)
+    error = _told(thrown, url)
     accepted = thrown is None
     if exchange.status is not None and exchange.status >= _FIRST_ERROR:
         if thrown is None:
@@ -271,11 +297,17 @@ def _opinion(client: str, release: str, exchange: Exchange, line: dict[str, Any]
     return Opinion(client, release, exchange.id, str(line["method"]), accepted, said, error)
 
 
-def _told(thrown: Any) -> str:
+def _told(thrown: Any, url: str) -> str:
     if thrown is None:
         return ""
     fields = as_object(thrown)
-    return f"{fields.get('type', 'Error')}: {fields.get('message', '')}"
+    return _clean(f"{fields.get('type', 'Error')}: {fields.get('message', '')}", url)
+
+
+def _clean(text: str, url: str) -> str:
+    """One printable line, the same in every run: without the replayer's address, and those of objects in memory."""
+    flat = " ".join(_ADDRESS.sub("", text.replace(url, "")).split())
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in flat)
 
 
 def holds(text: str, exchange: Exchange) -> bool:
@@ -285,7 +317,12 @@ def holds(text: str, exchange: Exchange) -> bool:
         return True
     start = " ".join(message.split())[:_MESSAGE_CHARS]
     flat = " ".join(text.split())
-    return start in flat or json.dumps(start, ensure_ascii=False)[1:-1] in flat
+    return start in flat or start in " ".join(_unescaped(text).split())
+
+
+def _unescaped(text: str) -> str:
+    """A text in which a client shows the server's JSON or its own literals, read as a person reads it."""
+    return text.replace("\\n", " ").replace("\\t", " ").replace('\\"', '"').replace("\\'", "'").replace("\\\\", "\\")
 
 
 def message_of(exchange: Exchange) -> str | None:

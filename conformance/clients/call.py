@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,9 @@ from roadworthy.conformance.exchange import Exchange, as_object, objects
 
 CHAT = ("chat-completion", "conversational", "image-text-to-text")
 """Names under which chat goes: the specification's, the mapping's, and that of chat about images."""
+APIS = ("openai", "responses", "serverless")
+_SENDABLE_BYTES = 64 * 1024
+_SENDABLE_DEPTH = 32
 _TEXT = "My name is Sarah and I live in [MASK]."
 _LABELS = ["one", "two"]
 _DATA = {"a": ["1", "2"], "b": ["3", "4"]}
@@ -36,7 +40,7 @@ def call(question: Question) -> dict[str, Any]:
     Only what changes how an answer is read is taken from the request; what is absent or malformed there, as in
     probes that are malformed on purpose, is replaced by something small, for the answer is what is judged.
     """
-    sent = as_object(question.exchange.sent)
+    sent = {key: value for key, value in as_object(question.exchange.sent).items() if _sendable(value)}
     task = "chat-completion" if question.task in CHAT else question.task
     parameters = as_object(sent.get("parameters"))
     common = {"task": task, "api": question.api, "model": question.model, "stream": sent.get("stream") is True}
@@ -94,6 +98,21 @@ def _inputs(task: str, sent: dict[str, Any]) -> Any:
     if task == "feature-extraction" and _texts(given):
         return given
     return _text(given)
+
+
+def _sendable(value: Any) -> bool:
+    """Whether every client can send this: an honest size and depth, and no half of a surrogate pair."""
+
+    def depth(item: Any, left: int) -> bool:
+        parts = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+        return left > 0 and all(depth(part, left - 1) for part in parts)
+
+    if not depth(value, _SENDABLE_DEPTH):
+        return False
+    try:
+        return len(json.dumps(value, ensure_ascii=False).encode()) <= _SENDABLE_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 def _text(value: Any) -> str:

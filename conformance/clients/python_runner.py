@@ -8,11 +8,13 @@ anything but the replayer are refused by an audit hook, below every library, and
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
 import dataclasses
 import importlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -35,12 +37,18 @@ class BlockedError(Exception):
     """The client tried to leave loopback."""
 
 
+class LateError(Exception):
+    """The client came to no end."""
+
+
 class Guard:
     """Refuses every connection and look-up but those of the replayer's address, and remembers what was tried."""
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.blocked: list[str] = []
+        self.sent = False
+        """Whether the replayer was reached since this was last set; it keeps no connection open."""
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
         """Look at an audit event. Raises BlockedError for one that would leave loopback."""
@@ -48,6 +56,8 @@ class Guard:
             self._block(f"a look-up of {args[0]!r}")
         elif event in SENDS and args[1] != (HOST, self.port):
             self._block(f"a connection to {args[1]!r}")
+        elif event == "socket.connect":
+            self.sent = True
 
     def _block(self, what: str) -> None:
         self.blocked.append(what)
@@ -73,18 +83,49 @@ def main() -> None:
         return
     tell(version=client.version)
     for question in job["questions"]:
-        for method, call in client.calls(question):
-            guard.blocked.clear()
-            tell(n=question["n"], method=method, **outcome(call, guard, client.api_errors))
+        try:
+            for method, call in client.calls(question):
+                guard.blocked.clear()
+                guard.sent = False
+                tell(n=question["n"], method=method, **outcome(call, guard, client.api_errors, job["timeout_s"]))
+        except Exception as error:  # noqa: BLE001 - likewise
+            tell(fault=f"{type(error).__name__}: {error}"[:ERROR_CHARS])
+            return
         tell(n=question["n"])
     tell(done=True)
 
 
-def outcome(call: Callable[[], Any], guard: Guard, api_errors: tuple[type, ...]) -> dict[str, Any]:
-    """What a call gave: `said`, and `error` where it raised."""
-    said, thrown = "", None
+@contextlib.contextmanager
+def bounded(timeout_s: float) -> Iterator[list[str]]:
+    """Interrupt what runs inside after `timeout_s`, where the system can, and say so in the list that is given."""
+    late: list[str] = []
+
+    def interrupt(*_: Any) -> None:
+        late.append(f"the client came to no end within {timeout_s:g} s")
+        raise LateError(late[0])
+
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, timeout_s)
     try:
-        said = excerpt(call())
+        yield late
+    finally:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def outcome(call: Callable[[], Any], guard: Guard, api_errors: tuple[type, ...], timeout_s: float) -> dict[str, Any]:
+    """What a call gave: `said`, `error` where it raised, and whether it was `asked` at all.
+
+    A call that lacked a package was not, nor one that raised before it sent anything.
+    """
+    said, thrown, late = "", None, []
+    try:
+        with bounded(timeout_s) as late:
+            said = excerpt(call())
+    except ImportError as error:  # numpy or Pillow, which some methods of huggingface_hub use
+        thrown = {"type": type(error).__name__, "message": str(error)[:ERROR_CHARS], "api": False}
+        return {"said": "", "error": thrown, "asked": False}
     except Exception as error:  # noqa: BLE001 - any error is the client's verdict
         told = {"type": type(error).__name__, "message": str(error)[:ERROR_CHARS], "api": isinstance(error, api_errors)}
         # An answer that stops at the length asked for, or is withheld, is read well and told by an error of its own.
@@ -92,14 +133,16 @@ def outcome(call: Callable[[], Any], guard: Guard, api_errors: tuple[type, ...])
             said = f"{told['type']}: {told['message']}"
         else:
             thrown = told
+    if late:  # whatever the client made of being interrupted
+        thrown = {"type": "Timeout", "message": late[0], "api": False}
     if guard.blocked:
         thrown = {"type": "BlockedError", "message": f"blocked {guard.blocked[0]}", "api": False}
-    return {"said": said[:SAID_CHARS], "error": thrown}
+    return {"said": said[:SAID_CHARS], "error": thrown, "asked": guard.sent or bool(guard.blocked)}
 
 
 def excerpt(value: Any) -> str:
     """What a call returned, as short JSON."""
-    return json.dumps(plain(value, 6), ensure_ascii=False)[:SAID_CHARS]
+    return json.dumps(plain(value, 10), ensure_ascii=False)[:SAID_CHARS]
 
 
 def plain(value: Any, depth: int) -> Any:
@@ -121,7 +164,11 @@ def plain(value: Any, depth: int) -> Any:
         return {str(k): plain(v, depth - 1) for k, v in kept[:20]}
     if isinstance(value, list | tuple):
         return [plain(item, depth - 1) for item in value[:5]]
-    return str(value)[:SAID_CHARS]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist(), depth)
+    if hasattr(value, "size") and hasattr(value, "format"):
+        return f"{value.format} image of {'x'.join(map(str, value.size))}"
+    return type(value).__name__
 
 
 def read_all(stream: Any, use: Callable[[Any], Any] = id) -> list[Any]:
@@ -283,15 +330,13 @@ class OpenAI:
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.version = version("openai")
-        self.job = job
         self.openai = importlib.import_module("openai")
         self.api_errors = (self.openai.APIStatusError,)
+        self.client = self.openai.OpenAI(api_key=job["key"], max_retries=0, timeout=job["timeout_s"])
 
     def calls(self, question: dict[str, Any]) -> Iterator[Call]:
         """The methods that read this answer."""
-        client = self.openai.OpenAI(
-            base_url=question["url"] + "/v1", api_key=self.job["key"], max_retries=0, timeout=self.job["timeout_s"]
-        )
+        client = self.client.with_options(base_url=question["url"] + "/v1")
         if question["api"] == "responses":
             yield from self._responses(client, question)
         elif question["api"] == "openai":

@@ -21,6 +21,8 @@ const SAMPLES = 3;
 const OPENAI_LIKE = ["deepinfra", "together", "scaleway", "nscale"];
 
 const blocked = [];
+/** Whether the replayer was reached since this was last set; it keeps no connection open. */
+let sent = false;
 
 class BlockedError extends Error {
 	constructor(what) {
@@ -42,6 +44,7 @@ function shutNetwork(port) {
 		if (to.host !== HOST || Number(to.port) !== port) {
 			throw new BlockedError(`a connection to ${to.host ?? "localhost"}:${to.port}`);
 		}
+		sent = true;
 		return connect.apply(this, args);
 	};
 	const fetch = globalThis.fetch;
@@ -86,7 +89,7 @@ function tell(line) {
 	}
 }
 
-/** What a call gave: `said`, and `error` where it threw. */
+/** What a call gave: `said`, `error` where it threw, and whether it was `asked`: sent, or kept from leaving. */
 async function outcome(call, timeoutMs, isApiError) {
 	let said = "";
 	let error = null;
@@ -110,12 +113,12 @@ async function outcome(call, timeoutMs, isApiError) {
 	if (blocked.length > 0) {
 		error = { type: "BlockedError", message: `blocked ${blocked[0]}`, api: false };
 	}
-	return { said, error };
+	return { said, error, asked: sent || blocked.length > 0 };
 }
 
 /** What a call returned, as short JSON. */
 function excerpt(value) {
-	return (JSON.stringify(plain(value, 6)) ?? "null").slice(0, SAID_CHARS);
+	return (JSON.stringify(plain(value, 10)) ?? "null").slice(0, SAID_CHARS);
 }
 
 /** A value as JSON, cut to few items and levels. */
@@ -387,24 +390,19 @@ async function main() {
 	const job = JSON.parse(readFileSync(0, "utf-8"));
 	shutNetwork(job.port);
 	const name = job.client === "javascript" ? "@huggingface/inference" : "openai";
-	const here = createRequire(join(job.packages, "package.json"));
-	let client;
-	try {
-		const folder = join(job.packages, "node_modules", name);
-		const { version } = JSON.parse(readFileSync(join(folder, "package.json"), "utf-8"));
-		const library = await import(pathToFileURL(here.resolve(name)).href);
-		client = job.client === "javascript" ? new HuggingFace(library, job) : new OpenAI(library, job);
-		tell({ version });
-	} catch (error) {
-		tell({ fault: `${error.name}: ${error.message}`.slice(0, ERROR_CHARS) });
-		process.exit(1);
-	}
+	const folder = join(job.packages, "node_modules", name);
+	const { version } = JSON.parse(readFileSync(join(folder, "package.json"), "utf-8"));
+	const entry = createRequire(join(job.packages, "package.json")).resolve(name);
+	const library = await import(pathToFileURL(entry).href);
+	const client = job.client === "javascript" ? new HuggingFace(library, job) : new OpenAI(library, job);
+	tell({ version });
 	// What a client leaves behind unawaited is not an answer, and must not end the process.
 	process.on("unhandledRejection", () => {});
 	process.on("uncaughtException", () => {});
 	for (const question of job.questions) {
 		for (const [method, call] of client.calls(question)) {
 			blocked.length = 0;
+			sent = false;
 			tell({ n: question.n, method, ...(await outcome(call, job.timeout_s * 1000, (error) => client.isApiError(error))) });
 		}
 		tell({ n: question.n });
@@ -413,4 +411,7 @@ async function main() {
 	process.exit(0);
 }
 
-await main();
+main().catch((error) => {
+	tell({ fault: `${error.name}: ${error.message}`.slice(0, ERROR_CHARS) });
+	process.exit(1);
+});
