@@ -26,7 +26,8 @@ _PIECES = 10_000
 class Replayer:
     """Answers any method under `/x/<n>/` with recorded exchange `n`, and anything else with 404.
 
-    Listens on a free port of 127.0.0.1 while used as a context manager. A body is sent in the pieces it was read in; an answer that broke off breaks off again.
+    Listens on a free port of 127.0.0.1 while used as a context manager. A body is sent in the pieces it was
+    read in; an answer that broke off breaks off again.
     """
 
     def __init__(self, exchanges: Sequence[Exchange]) -> None:
