@@ -41,6 +41,7 @@ JS_ADVICE = (
 )
 NODE = node()[0]
 needs_node = pytest.mark.skipif(not NODE, reason="install Node.js 18 or newer")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for processes in Linux's /proc")
 MISSING = {
     "javascript": not NODE or installed() is None,
     "openai-js": not NODE or installed() is None,
@@ -235,6 +236,38 @@ def test_parse_of_the_openai_sdk_holds_the_text_to_the_types_of_the_schema():
     assert all(opinion.accepted for opinion in heard if opinion.method == "chat.completions.create")
 
 
+def test_parse_takes_every_schema_that_can_be_asked_for():
+    odd = {
+        "type": "object",
+        "properties": {
+            "model_config": {"type": ["string", "null"]},
+            "": {"enum": [1, "a", None]},
+            "list": {"type": "array", "items": {"type": "object", "properties": {"é": {"type": "boolean"}}}},
+            "any": {"anyOf": [{"type": "number"}, {"type": "string"}]},
+            "loose": {"type": "array"},
+            "wrong": {"type": {"no": "type"}},
+            "true": True,
+        },
+        "required": ["", "list", 7],
+    }
+    value = {"": "a", "list": [{"é": True}], "any": 1.5}
+    schemas: list[Any] = [odd, {"type": "array"}, {"type": "object", "properties": []}, {"type": "object"}, {}, True]
+
+    heard = opinions(
+        "openai",
+        *[
+            question(
+                completion(json.dumps(value)),
+                sent={"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}},
+            )
+            for schema in schemas
+        ],
+    )
+
+    assert all(opinion.accepted for opinion in heard), heard
+    assert [opinion.method for opinion in heard].count("chat.completions.parse") == 1
+
+
 def test_parse_that_stops_at_the_asked_length_is_the_clients_ordinary_word():
     answer = completion('{"city": "Os')
     answer["choices"][0]["finish_reason"] = "length"
@@ -300,6 +333,22 @@ def test_the_javascript_client_loses_the_message_of_an_openai_error_unless_it_st
     assert plain.accepted is accepted
     assert "no such model" in plain.said if accepted else "an HTTP error occurred" in plain.error
     assert all(opinion.accepted for opinion in streamed), streamed
+
+
+def test_an_error_object_beside_a_message_is_shown_as_object_object_by_the_javascript_client():
+    heard = verdict("javascript", ERROR_OBJECT | {"message": "no such model"}, status=404)
+
+    assert not heard.accepted
+    assert heard.error == "ProviderApiError: Failed to perform inference: [object Object]"
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_an_error_message_of_several_lines_with_quotes_is_recognized(client: str):
+    message = 'line one\n"line" two\tit\'s \\ é'
+
+    heard = opinions(client, question({"error": {"message": message}}, status=400, sent=STREAMED))
+
+    assert all(opinion.accepted for opinion in heard), heard
 
 
 @pytest.mark.parametrize("client", ["javascript", "python", "openai-js"])
@@ -517,8 +566,31 @@ class OpenAI:
     def do_missing(self):
         raise ImportError("this method needs numpy")
 
+    def reach(self):
+        try:
+            urllib.request.urlopen(self.base_url.removesuffix("/v1")).close()
+        except urllib.error.HTTPError as error:
+            error.close()
+
+    def do_quiet(self):
+        self.reach()
+        message = type("Message", (), {"content": ""})
+        return type("Completion", (), {"choices": [type("Choice", (), {"message": message})]})
+
+    def do_confused(self):
+        self.reach()
+        raise KeyError("no such model")
+
+    def do_vague(self):
+        self.reach()
+        raise APIStatusError("something went wrong")
+
+    def do_clear(self):
+        self.reach()
+        raise APIStatusError("404: no  such\\nmodel")
+
     def do_sleep(self):
-        urllib.request.urlopen(self.base_url.removesuffix("/v1")).read()
+        self.reach()
         time.sleep(60)
 
     def do_stuck(self):
@@ -550,7 +622,9 @@ import net from "node:net";
 import tls from "node:tls";
 import { createSocket } from "node:dgram";
 
-export class APIError extends Error {}
+export class APIError extends Error {
+	status = 404;
+}
 
 const settled = (emitter) => new Promise((resolve, reject) => emitter.on("error", reject).on("connect", resolve));
 
@@ -567,6 +641,10 @@ const does = {
 	datagram: () => createSocket("udp4").send("x", 53, "192.0.2.1"),
 	data: async () => { throw new Error(await (await fetch("data:text/plain,harmless")).text()); },
 	unsent: () => { throw new TypeError("this client does not like the question"); },
+	quiet: (url) => fetch(url).then(() => ({ choices: [{ message: { content: "" } }] })),
+	confused: (url) => fetch(url).then(() => { throw new RangeError("no such model"); }),
+	vague: (url) => fetch(url).then(() => { throw new APIError("something went wrong"); }),
+	clear: (url) => fetch(url).then(() => { throw new APIError("404: no  such\\nmodel"); }),
 	sleep: (url) => fetch(url).then(() => new Promise((resolve) => setTimeout(resolve, 60000))),
 	stuck: () => { for (;;); },
 	crash: () => { process.stderr.write("the library lost its mind\\n"); process.abort(); },
@@ -687,6 +765,20 @@ def test_a_package_that_a_method_misses_says_nothing_of_the_answer(tmp_path: Pat
     assert "this method needs numpy" in heard.reason
 
 
+def test_an_error_status_must_raise_an_api_error_that_holds_the_servers_words(fake: str):
+    deeds = ("quiet", "confused", "vague", "clear")
+    answer = {"error": {"message": "no such model"}}
+
+    heard = ask(fake, [Question(exchange(d, answer, status=404), "chat-completion", "openai", d) for d in deeds])
+
+    assert isinstance(heard, list), heard
+    assert [opinion.accepted for opinion in heard] == [False, False, False, True]
+    assert heard[0].error == "no error was raised for HTTP 404"
+    assert "no such model" in heard[1].error
+    assert heard[3].error == ""
+    assert heard[3].said.endswith("404: no such model")
+
+
 def test_a_call_that_comes_to_no_end_is_given_up_and_the_next_is_asked(fake: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(asking, "QUESTION_TIMEOUT_S", 0.5)
 
@@ -699,6 +791,7 @@ def test_a_call_that_comes_to_no_end_is_given_up_and_the_next_is_asked(fake: str
     assert "came to no end within 0.5 s" in heard[0].error
 
 
+@needs_proc
 def test_a_runner_that_hangs_is_ended_in_time_with_all_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     put_python(tmp_path, monkeypatch)
 
@@ -777,6 +870,7 @@ def children() -> set[str]:
     return set(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())
 
 
+@needs_proc
 def test_nothing_is_left_running():
     before = {thread.name for thread in threading.enumerate()}
     running = children()
