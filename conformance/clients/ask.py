@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from roadworthy.conformance.clients.call import APIS, Question, call
-from roadworthy.conformance.clients.install import JAVASCRIPT, installed, node
+from roadworthy.conformance.clients.install import ADVICE, JAVASCRIPT, installed, node
 from roadworthy.conformance.clients.opinion import Opinion
 from roadworthy.conformance.clients.replayer import Replayer
 from roadworthy.conformance.exchange import Exchange, as_object
@@ -31,8 +31,8 @@ __all__ = ["CLIENTS", "Question", "Unavailable", "ask"]
 PYTHON_PACKAGES = {"python": "huggingface_hub", "openai": "openai"}
 JAVASCRIPT_PACKAGES = {"javascript": "@huggingface/inference", "openai-js": "openai"}
 CLIENTS = ("javascript", "python", "openai", "openai-js")
-QUESTION_TIMEOUT_S = 10.0
-"""How long one call of a client may take; every answer is there at once."""
+QUESTION_TIMEOUT_S = 20.0
+"""How long one call of a client may take; every answer is there at once, and the longest takes some seconds to read."""
 MAX_OUTPUT_BYTES = 16 * 1024 * 1024
 _MAX_STDERR_BYTES = 16 * 1024
 _LAST_WORDS_S = 2.0
@@ -132,10 +132,7 @@ def _runner(client: str) -> _Runner | str:
         return fault
     packages = installed()
     if packages is None:
-        return (
-            f"the npm package {JAVASCRIPT_PACKAGES[client]} is not installed: "
-            "call roadworthy.conformance.clients.install.install(), which needs npm and its registry once"
-        )
+        return f"the npm package {JAVASCRIPT_PACKAGES[client]} is not installed: {ADVICE}"
     return _Runner((executable, str(JAVASCRIPT / "runner.mjs")), str(packages))
 
 
@@ -258,10 +255,10 @@ def _lines(output: bytes) -> list[dict[str, Any]]:
 
 
 def _opinions(client: str, asked: Sequence[Question], ended: _Ended, base: str) -> list[Opinion] | Unavailable:
-    """The runner's lines as opinions. What a client would not even send says nothing of the answer."""
+    """The runner's lines as opinions. A call that judged nothing says nothing of the answer."""
     release = next((line["version"] for line in ended.lines if isinstance(line.get("version"), str)), "")
     opinions: list[Opinion] = []
-    unasked: dict[str, str] = {}
+    unjudged: dict[str, str] = {}
     finished: set[int] = set()
     for line in ended.lines:
         number = line.get("n")
@@ -270,17 +267,17 @@ def _opinions(client: str, asked: Sequence[Question], ended: _Ended, base: str) 
         exchange = asked[number].exchange
         if "method" not in line:
             finished.add(number)
-        elif line.get("asked") is not True:
-            unasked[exchange.id] = _told(line.get("error"), f"{base}/{number}")
+        elif line.get("judged") is not True:
+            unjudged[exchange.id] = _told(line.get("error"), f"{base}/{number}")
         else:
             opinions.append(_opinion(client, release, exchange, line, f"{base}/{number}"))
     missing = [question for number, question in enumerate(asked) if number not in finished]
-    unanswered = tuple(dict.fromkeys([*unasked, *_ids(missing)]))
+    unanswered = tuple(dict.fromkeys([*unjudged, *_ids(missing)]))
     if ended.fault is not None:
         return Unavailable(f"{client}: {ended.fault}", tuple(opinions), unanswered)
     if unanswered:
-        why = next(iter(unasked.values()), "its runner left questions out")
-        return Unavailable(f"{client}: a question could not be asked: {why}", tuple(opinions), unanswered)
+        why = next(iter(unjudged.values()), "its runner left questions out")
+        return Unavailable(f"{client}: an answer was not judged: {why}", tuple(opinions), unanswered)
     return opinions
 
 

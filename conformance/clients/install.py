@@ -1,4 +1,7 @@
-"""Getting the JavaScript clients: from the npm registry, at the versions of the lock file, into the user's cache."""
+"""Getting the JavaScript clients: from the npm registry, at the versions of the lock file, into the user's cache.
+
+`python -m roadworthy.conformance.clients.install` does it from a shell.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from roadworthy.errors import RoadworthyError
 
 PACKAGES = ("@huggingface/inference", "openai")
 MIN_NODE = 18
+ADVICE = "run `python -m roadworthy.conformance.clients.install`, which needs npm and its registry once"
 NODE_ADVICE = f"install Node.js {MIN_NODE} or newer, with npm, so that `node` is on PATH"
 _MANIFESTS = ("package.json", "package-lock.json")
 JAVASCRIPT = Path(__file__).parent / "javascript"
@@ -133,3 +138,18 @@ def _put(folder: Path, target: Path) -> None:
     except OSError:
         if installed() is None:
             raise
+
+
+def main() -> int:
+    """Install from a shell and say where; gives the exit code."""
+    try:
+        folder = install()
+    except NotInstallableError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    sys.stdout.write(f"The JavaScript clients are in {folder}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

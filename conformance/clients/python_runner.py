@@ -115,9 +115,10 @@ def bounded(timeout_s: float) -> Iterator[list[str]]:
 
 
 def outcome(call: Callable[[], Any], guard: Guard, api_errors: tuple[type, ...], timeout_s: float) -> dict[str, Any]:
-    """What a call gave: `said`, `error` where it raised, and whether it was `asked` at all.
+    """What a call gave: `said`, `error` where it raised, and whether the answer was `judged` by it.
 
-    A call that lacked a package was not, nor one that raised before it sent anything.
+    It was not where the call lacked a package, raised before it sent anything, or was interrupted: a slow machine
+    is no fault of the answer.
     """
     said, thrown, late = "", None, []
     try:
@@ -125,7 +126,7 @@ def outcome(call: Callable[[], Any], guard: Guard, api_errors: tuple[type, ...],
             said = excerpt(call())
     except ImportError as error:  # numpy or Pillow, which some methods of huggingface_hub use
         thrown = {"type": type(error).__name__, "message": str(error)[:ERROR_CHARS], "api": False}
-        return {"said": "", "error": thrown, "asked": False}
+        return {"said": "", "error": thrown, "judged": False}
     except Exception as error:  # noqa: BLE001 - any error is the client's verdict
         told = {"type": type(error).__name__, "message": str(error)[:ERROR_CHARS], "api": isinstance(error, api_errors)}
         # An answer that stops at the length asked for, or is withheld, is read well and told by an error of its own.
@@ -133,11 +134,12 @@ def outcome(call: Callable[[], Any], guard: Guard, api_errors: tuple[type, ...],
             said = f"{told['type']}: {told['message']}"
         else:
             thrown = told
+    judged = guard.sent and not late
     if late:  # whatever the client made of being interrupted
         thrown = {"type": "Timeout", "message": late[0], "api": False}
     if guard.blocked:
         thrown = {"type": "BlockedError", "message": f"blocked {guard.blocked[0]}", "api": False}
-    return {"said": said[:SAID_CHARS], "error": thrown, "asked": guard.sent or bool(guard.blocked)}
+    return {"said": said[:SAID_CHARS], "error": thrown, "judged": judged or bool(guard.blocked)}
 
 
 def excerpt(value: Any) -> str:

@@ -3,6 +3,7 @@
 // The job is one JSON object (see ask.py), each result one line of JSON: {version} first, one with `n` and `method`
 // for each call, {n} when a question is finished, {done} at the end, or {fault}. Connections to anything but the
 // replayer are refused below every library, and reported.
+import { File as NodeFile } from "node:buffer";
 import dgram from "node:dgram";
 import dns from "node:dns";
 import { readFileSync, writeSync } from "node:fs";
@@ -89,19 +90,24 @@ function tell(line) {
 	}
 }
 
-/** What a call gave: `said`, `error` where it threw, and whether it was `asked`: sent, or kept from leaving. */
+/**
+ * What a call gave: `said`, `error` where it threw, and whether the answer was `judged` by it. It was not where the
+ * call threw before it sent anything, or came to no end: a slow machine is no fault of the answer.
+ */
 async function outcome(call, timeoutMs, isApiError) {
 	let said = "";
 	let error = null;
 	let timer;
+	const end = new Error(`the client came to no end within ${timeoutMs / 1000} s`);
+	end.name = "Timeout";
+	let late = false;
 	try {
-		const late = new Promise((_, reject) => {
-			const end = new Error(`the client came to no end within ${timeoutMs / 1000} s`);
-			end.name = "Timeout";
+		const tooLate = new Promise((_, reject) => {
 			timer = setTimeout(() => reject(end), timeoutMs);
 		});
-		said = excerpt(await Promise.race([call(), late]));
+		said = excerpt(await Promise.race([call(), tooLate]));
 	} catch (thrown) {
+		late = thrown === end;
 		error = {
 			type: thrown?.name && thrown.name !== "Error" ? String(thrown.name) : (thrown?.constructor?.name ?? "Error"),
 			message: String(thrown?.message ?? thrown).slice(0, ERROR_CHARS),
@@ -113,7 +119,7 @@ async function outcome(call, timeoutMs, isApiError) {
 	if (blocked.length > 0) {
 		error = { type: "BlockedError", message: `blocked ${blocked[0]}`, api: false };
 	}
-	return { said, error, asked: sent || blocked.length > 0 };
+	return { said, error, judged: (sent && !late) || blocked.length > 0 };
 }
 
 /** What a call returned, as short JSON. */
@@ -389,6 +395,7 @@ class OpenAI {
 async function main() {
 	const job = JSON.parse(readFileSync(0, "utf-8"));
 	shutNetwork(job.port);
+	globalThis.File ??= NodeFile; // not global in Node.js 18
 	const name = job.client === "javascript" ? "@huggingface/inference" : "openai";
 	const folder = join(job.packages, "node_modules", name);
 	const { version } = JSON.parse(readFileSync(join(folder, "package.json"), "utf-8"));
