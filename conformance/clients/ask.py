@@ -191,10 +191,11 @@ def _run(command: Sequence[str], job: bytes, environment: dict[str, str], timeou
         errors.join(0 if late else _LAST_WORDS_S)
     finally:
         _end(process)
-        for thread in (feeder, output, errors):
-            thread.join()
-        process.stdout.close()
-        process.stderr.close()
+        feeder.join(_LAST_WORDS_S)
+        for collector, pipe in ((output, process.stdout), (errors, process.stderr)):
+            collector.join(_LAST_WORDS_S)
+            if not collector.is_alive():  # else something that left the group holds the pipe, and closing would wait
+                pipe.close()
     lines = tuple(_lines(bytes(output.data)))
     if late:
         return _Ended(lines, f"it did not finish within {timeout_s:g} s and was ended")
