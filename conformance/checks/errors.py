@@ -12,6 +12,7 @@ from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.judge import describe
 from roadworthy.conformance.probes import errors as probes
 from roadworthy.conformance.run import WRONG_KEY
+from roadworthy.conformance.subject import Api
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome, Undecided
 from roadworthy.conformance.words import show
 from roadworthy.schemas import problem
@@ -385,6 +386,7 @@ def readable(exchanges: Sequence[Exchange]) -> Iterator[Finding]:
     remedy='Shape errors as {"error": {"message": "...", "type": "...", "param": null, "code": null}}.',
     across=[],
     on=Usable.COMPLETE,
+    applies=lambda facts: facts.api in (Api.OPENAI, Api.RESPONSES),
 )
 def shape(exchanges: Sequence[Exchange]) -> Iterator[Finding]:
     """An error has the shape that the SDK reads: an object `error` with message, type and code.

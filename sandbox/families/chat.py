@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from roadworthy.sandbox import answers, wire
-from roadworthy.sandbox.models import entries, entry
+from roadworthy.sandbox.models import entries, entry, task_model
 from roadworthy.sandbox.routes import Server, known, parse, route
 from roadworthy.sandbox.turn import ApiError, Kind, Stage, Turn
 from roadworthy.sandbox.validation import validate
@@ -35,7 +35,8 @@ def chat(turn: Turn, server: Server) -> None:
     turn.body = parse(turn.raw)
     if not isinstance(turn.body.get("model"), str) and "model" not in turn.skip:
         raise ApiError(400, "`model` must be a string", param="model")
-    known(turn, turn.body.get("model"), server.options.models)
+    # A text-generation server chats with the model that it has.
+    known(turn, turn.body.get("model"), (*server.options.models, task_model("text-generation")))
     validate(turn.body, turn.skip)
     prompt_tokens = _prompt_tokens(turn.body)
     if prompt_tokens > server.options.context_length and "context" not in turn.skip:
