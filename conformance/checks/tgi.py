@@ -31,6 +31,7 @@ BOTH = (Lens.HUB, Lens.SPEC)
 SPECIALS = 2
 """Tokens that a model may add to a prompt of its own accord."""
 LEAST_SAMPLES = 2
+TIMEOUTS = (FailureKind.IDLE_TIMEOUT, FailureKind.TOTAL_TIMEOUT)
 
 
 # What an answer holds
@@ -76,6 +77,14 @@ def optional(exchange: Exchange, what: str) -> str | None:
 def events(exchange: Exchange) -> list[Chunk]:
     """The events of a stream, without an end marker."""
     return list(exchange.stream.chunks)
+
+
+def _lost(exchange: Exchange) -> bool:
+    """Whether some event of a stream holds no token, so that reading it loses part of the text."""
+    return any(chunk.tells_error or not isinstance(chunk.object.get("token"), dict) for chunk in events(exchange))
+
+
+UNREADABLE = NotApplicable("an event holds no token; see tgi.stream.events")
 
 
 def _joined(parts: Sequence[dict[str, Any]]) -> str:
@@ -824,6 +833,9 @@ def stream_index(exchange: Exchange) -> Iterator[Outcome]:
 
     Clients hand the number on, and whoever joins the tokens notices lost ones by it.
     """
+    if _lost(exchange):
+        yield UNREADABLE
+        return
     numbers = [chunk.object.get("index") for chunk in events(exchange)]
     told = [number for number in numbers if is_integer(number)]
     if not told:
@@ -843,11 +855,14 @@ def stream_index(exchange: Exchange) -> Iterator[Outcome]:
     each=probes.STREAMS,
     on=Usable.EVENTS,
 )
-def stream_last_only(exchange: Exchange) -> Iterator[Finding]:
+def stream_last_only(exchange: Exchange) -> Iterator[Outcome]:
     """The whole text and the details come in the last event only.
 
     Clients take the event that has them for the end, and stop reading or show the text twice.
     """
+    if _lost(exchange):
+        yield UNREADABLE
+        return
     for chunk in events(exchange)[:-1]:
         for key in ("generated_text", "details"):
             if chunk.object.get(key) is not None:
@@ -865,13 +880,16 @@ def stream_last_only(exchange: Exchange) -> Iterator[Finding]:
     each=probes.STREAMS,
     on=Usable.EVENTS,
 )
-def stream_whole(exchange: Exchange) -> Iterator[Finding]:
+def stream_whole(exchange: Exchange) -> Iterator[Outcome]:
     """The last event has the whole text.
 
     It is how clients know the end, for there is no other mark.
     """
+    if _lost(exchange):
+        yield UNREADABLE
+        return
     last = events(exchange)[-1:]
-    if last and not last[0].tells_error and generated(last[0].object) is None:
+    if last and generated(last[0].object) is None:
         got = show(last[0].object.get("generated_text"))
         yield Finding("the text", got, at=f"event {last[0].event.index} /generated_text")
 
@@ -896,11 +914,14 @@ def _streamed(exchange: Exchange) -> list[dict[str, Any]]:
     each=[probes.stream, probes.stream_stop],
     on=Usable.EVENTS,
 )
-def stream_details(exchange: Exchange) -> Iterator[Finding]:
+def stream_details(exchange: Exchange) -> Iterator[Outcome]:
     """The last event has the details that were asked for, with one of the three reasons.
 
     Without them nobody knows whether the text was cut, nor what it cost.
     """
+    if _lost(exchange):
+        yield UNREADABLE
+        return
     found = problem("tgi/stream_details.json", _end(exchange).get("details"))
     if found:
         yield Finding(found.expected, found.got, at=f"last event /details{found.pointer}")
@@ -924,6 +945,9 @@ def stream_joined(exchange: Exchange) -> Iterator[Outcome]:
 
     Users see the joined tokens, and programs keep the text: both must have read the same.
     """
+    if _lost(exchange):
+        yield UNREADABLE
+        return
     text = generated(_end(exchange))
     if text is None:
         yield NotApplicable("there is no whole text; see tgi.stream.whole")
@@ -947,6 +971,9 @@ def stream_count(exchange: Exchange) -> Iterator[Outcome]:
 
     Callers are charged by it.
     """
+    if _lost(exchange):
+        yield UNREADABLE
+        return
     told = as_object(_end(exchange).get("details")).get("generated_tokens")
     sent = len(_streamed(exchange))
     if not is_integer(told):
@@ -964,11 +991,14 @@ def stream_count(exchange: Exchange) -> Iterator[Outcome]:
     each=probes.STREAMS,
     on=Usable.EVENTS,
 )
-def stream_limit(exchange: Exchange) -> Iterator[Finding]:
+def stream_limit(exchange: Exchange) -> Iterator[Outcome]:
     """No more tokens are streamed than max_new_tokens allows.
 
     It is how callers bound what they pay.
     """
+    if _lost(exchange):
+        yield UNREADABLE
+        return
     limit, sent = parameters(exchange).get("max_new_tokens"), len(_streamed(exchange))
     if is_integer(limit) and sent > limit:
         yield Finding(f"at most {limit} tokens", str(sent), at="body")
@@ -988,6 +1018,9 @@ def stream_stop(exchange: Exchange) -> Iterator[Outcome]:
 
     Callers set one where the model would go on with the user's next turn.
     """
+    if _lost(exchange):
+        yield UNREADABLE
+        return
     found = _after_stop(_joined(_streamed(exchange)))
     reason = as_object(_end(exchange).get("details")).get("finish_reason")
     if found is None:
@@ -1116,10 +1149,9 @@ def _first_token_s(exchange: Exchange) -> tuple[float, float] | None:
             if isinstance(text, str) and text:
                 at_ns = chunk.event.at_ns
                 return max(0.0, (at_ns - timings.uncertainty_ns) / NS), at_ns / NS
-    if failure is not None and timings.ended_ns is not None:
-        if failure.kind in (FailureKind.IDLE_TIMEOUT, FailureKind.TOTAL_TIMEOUT):
-            return timings.ended_ns / NS, inf
-    return None
+    if failure is None or timings.ended_ns is None or failure.kind not in TIMEOUTS:
+        return None
+    return timings.ended_ns / NS, inf
 
 
 @check(

@@ -161,7 +161,7 @@ def _said(inputs: str, parameters: dict[str, Any], seed: int | None) -> str:
     counted = COUNTING.search(inputs)
     if counted:
         words = answers.answer(_question("Count from one to ninety-nine in words."))[0].content or ""
-        before, found, after = words.partition(f"{counted[1]}, ")
+        _, found, after = words.partition(f"{counted[1]}, ")
         if found:
             return f" {after}"
     said = answers.answer({**_question(inputs), **({"temperature": 0} if seed is None else {"seed": seed})})
@@ -384,8 +384,7 @@ class Counters:
 
 
 def _counters(server: Server) -> Counters:
-    counters = server.memory.setdefault("tgi", Counters(0, 0, []))
-    assert isinstance(counters, Counters)  # noqa: S101 - tells the type checker what this family put there
+    counters: Counters = server.memory.setdefault("tgi", Counters(0, 0, []))
     return counters
 
 
