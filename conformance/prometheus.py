@@ -14,7 +14,7 @@ TYPES = ("counter", "gauge", "histogram", "summary", "untyped")
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 _LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\\n]|\\[\\"n])*)"\s*(,|$)')
-_SAMPLE = re.compile(rf"({_NAME})\s*(?:\{{(.*)\}})?\s+(\S+)(?:\s+(-?\d+))?\s*")
+_SAMPLE = re.compile(rf"({_NAME})(?:\s*+\{{(.*)\}})?\s++(\S++)(?:\s++(-?\d+))?\s*+")
 _NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|(?i:inf|infinity|nan))")
 _LONGEST_LINE = 64 * 1024
 
@@ -94,8 +94,8 @@ def _line(line: str, found: Metrics, sampled: set[str]) -> str | None:
 
 def _labels(text: str) -> Labels | None:
     found: dict[str, str] = {}
-    position = 0
-    while text[position:].strip():
+    text, position = text.rstrip(), 0
+    while position < len(text):
         match = _LABEL.match(text, position)
         if match is None or match[1] in found:
             return None

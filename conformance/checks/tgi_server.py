@@ -42,7 +42,7 @@ def _header(exchange: Exchange, name: str) -> str:
 def _number(exchange: Exchange, name: str) -> float | None:
     """A header as a number that is not negative, or None where it is none."""
     value = _header(exchange, name)
-    return float(value) if re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,15})?", value) else None
+    return float(value) if re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,20})?(e-?[0-9]{1,2})?", value, re.IGNORECASE) else None
 
 
 @check(

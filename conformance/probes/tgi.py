@@ -255,7 +255,7 @@ def bad_grammar(context: Context) -> Draft:
 @probe("tgi.unknown_route", expects=Expects.REFUSAL, applies=TGI)
 def unknown_route(context: Context) -> Draft:
     """A route that does not exist."""
-    return _post("/generate_nothing", {"inputs": COUNT})
+    return Draft("GET", "/generate_nothing", at_root=True)
 
 
 @probe("tgi.no_key", expects=Expects.REFUSAL, applies=TGI)
