@@ -824,12 +824,12 @@ def stream_events(exchange: Exchange) -> Iterator[Finding]:
     level=Level.SHOULD,
     lenses=[Lens.SPEC],
     source="official Python inference client, text_generation: index of a streamed token",
-    remedy="Number the events from 0 or 1, one after the other.",
+    remedy="Number the events one after the other.",
     each=probes.STREAMS,
     on=Usable.EVENTS,
 )
 def stream_index(exchange: Exchange) -> Iterator[Outcome]:
-    """The events are numbered without a gap, from 0 or 1.
+    """The events are numbered without a gap.
 
     Clients hand the number on, and whoever joins the tokens notices lost ones by it.
     """
@@ -842,8 +842,8 @@ def stream_index(exchange: Exchange) -> Iterator[Outcome]:
         yield NotApplicable("the events are not numbered")
         return
     wrong = next((later for earlier, later in pairwise(told) if later != earlier + 1), None)
-    if told[0] not in (0, 1) or wrong is not None or len(told) != len(numbers):
-        yield Finding("0, 1, 2, ... or 1, 2, 3, ...", show(numbers[:20]), at="/index of the events")
+    if wrong is not None or len(told) != len(numbers):
+        yield Finding("1, 2, 3, ...", show(numbers[:20]), at="/index of the events")
 
 
 @check(

@@ -534,9 +534,10 @@ def tokenize_special(exchange: Exchange) -> Iterator[Outcome]:
     Whoever joins several parts to one prompt would put a beginning into its middle.
     """
     listed = objects(exchange.json)
-    if not listed:
-        yield NotApplicable("there are no tokens; see tgi.tokenize.shape")
-    for token in listed:
+    if not _spans(exchange):
+        yield NotApplicable("no token has a place; see tgi.tokenize.shape")
+        return
+    for token in (listed[0], listed[-1]):
         empty = is_integer(token.get("start")) and token.get("start") == token.get("stop")
         if empty or token.get("special") is True:
             yield Finding("tokens of the text only", show(token), at="body")

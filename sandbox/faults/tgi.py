@@ -11,6 +11,8 @@ from roadworthy.sandbox.turn import ApiError, Frame, Kind, Stage, Turn
 SUBJECTS = ("acme/text-generation=text-generation@tgi",)
 TEXT, STREAM, SERVER, ERROR = {Kind.GENERATE}, {Kind.GENERATE_STREAM}, {Kind.SERVER}, {Kind.ERROR}
 BOTH = TEXT | STREAM
+UNREADABLE = b'"value": "{"'
+"""How a grammar begins and ends that cannot be read."""
 Declare = Callable[[Change], Mutation]
 
 
@@ -694,7 +696,7 @@ def no_limit(turn: Turn) -> None:
 @_fault("bad_grammar_dropped", "errors.grammar", Stage.ARRIVAL)
 def bad_grammar_dropped(turn: Turn) -> None:
     """A grammar that cannot be read is dropped."""
-    if b'"[0-9"' in turn.raw:
+    if UNREADABLE in turn.raw:
         turn.raw = turn.raw.replace(b'"grammar"', b'"grammar_unread"')
 
 
@@ -714,7 +716,7 @@ def error_untyped(turn: Turn) -> None:
 @_fault("crash_on_grammar", "errors.no_5xx", Stage.HEAD, ERROR)
 def crash_on_grammar(turn: Turn) -> None:
     """A grammar that cannot be read makes the server fail."""
-    if b'"[0-9"' in turn.raw:
+    if UNREADABLE in turn.raw:
         turn.status = 500
 
 
