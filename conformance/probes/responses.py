@@ -218,8 +218,9 @@ def call_result(context: Context) -> Draft | None:
     """What the function returned, sent back beside the items that asked for it."""
     first = context.answer_to(call)
     items = objects(first.answer.get("output")) if first else []
-    made = [item for item in items if item.get("type") == "function_call" and isinstance(item.get("call_id"), str)]
-    if not made:
+    items = [item for item in items if item.get("type") in ("reasoning", "function_call", "message")]
+    made = [item for item in items if item.get("type") == "function_call"]
+    if not made or not all(isinstance(item.get(key), str) for item in made for key in ("call_id", "name", "arguments")):
         return None
     results = [
         {"type": "function_call_output", "call_id": item["call_id"], "output": f"{DEGREES} degrees, snow"}

@@ -591,6 +591,9 @@ TELLERS = {
 def frames(chunks: list[Event], delay_s: float) -> list[Frame]:
     """The events as bytes: each under its name, and no end marker."""
     return [
-        Frame(b"event: " + str(chunk.get("type", "message")).encode() + b"\ndata: " + wire.encode(chunk) + b"\n\n", delay_s)
+        Frame(
+            b"event: " + str(chunk.get("type", "message")).encode() + b"\ndata: " + wire.encode(chunk) + b"\n\n",
+            delay_s,
+        )
         for chunk in chunks
     ]
