@@ -84,7 +84,7 @@ def _has_word(exchange: Exchange, word: str) -> Iterator[Outcome]:
     lenses=ALL,
     source=f"{GUIDE}; {API}, create",
     remedy="Serve POST /v1/responses, and take strings, arrays of messages and all four roles.",
-    each=[*probes.TEXTS, probes.cut, probes.stream, probes.stream_cut],
+    each=[*probes.FORMS, probes.cut, probes.stream, probes.stream_cut],
     on=Usable.RESPONSE,
 )
 def accepted(exchange: Exchange) -> Iterator[Outcome]:
@@ -366,7 +366,7 @@ def role(exchange: Exchange) -> Iterator[Finding]:
     each=probes.BODIES,
     on=Usable.JSON,
 )
-def annotations(exchange: Exchange) -> Iterator[Finding]:
+def has_annotations(exchange: Exchange) -> Iterator[Finding]:
     """Each text has an array of annotations, if only an empty one.
 
     Callers loop over it for sources, without looking whether it is there.
@@ -423,7 +423,7 @@ def item_status(exchange: Exchange) -> Iterator[Outcome]:
         yield NotApplicable("the answer is not whole")
         return
     for item in items(exchange.answer):
-        if item.get("type") in ("message", "function_call") and item.get("status", "completed") != "completed":
+        if item.get("type") in ("message", "function_call") and item.get("status") not in (None, "completed"):
             yield Finding("completed", show(item.get("status")), at="/output/*/status")
             return
 
@@ -602,7 +602,7 @@ def no_leak(exchange: Exchange) -> Iterator[Finding]:
 @check(
     "responses.cut.status",
     level=Level.MUST,
-    lenses=BOTH,
+    lenses=[Lens.OPENAI, Lens.SPEC],
     source=f"{API}, the response object: status, incomplete_details",
     remedy='Set status "incomplete" and incomplete_details {"reason": "max_output_tokens"} where the limit was met.',
     each=probes.cut,
@@ -646,6 +646,23 @@ def cut_limit(exchange: Exchange) -> Iterator[Outcome]:
         yield NotApplicable("there are no counts; see responses.usage.counts")
     elif said > probes.CUT_TOKENS:
         yield Finding(f"at most {probes.CUT_TOKENS}", str(said), at="/usage/output_tokens")
+
+
+@check(
+    "responses.extra_field",
+    level=Level.SHOULD,
+    lenses=[Lens.OPENAI],
+    source="OpenAI SDK, extra_body",
+    remedy="Ignore fields that you do not know.",
+    each=probes.extra_field,
+    on=Usable.RESPONSE,
+)
+def extra_field(exchange: Exchange) -> Iterator[Outcome]:
+    """A field that nobody knows is ignored.
+
+    New SDKs send new fields, and routers add their own: refusing them breaks callers you never met.
+    """
+    yield from must_accept(exchange)
 
 
 @check(
@@ -1212,12 +1229,12 @@ def mcp_listed(exchange: Exchange) -> Iterator[Outcome]:
     level=Level.MUST,
     lenses=BOTH,
     source=f"{GUIDE}: remote MCP execution, allowed_tools",
-    remedy="Offer the model no tool that is not in allowed_tools.",
+    remedy="Offer the model no tool that is not in allowed_tools, and run none.",
     each=probes.mcp,
     on=Usable.COMPLETE,
 )
 def mcp_allowed(exchange: Exchange) -> Iterator[Outcome]:
-    """Only the tools that the caller allows are offered and called.
+    """Only the tools that the caller allows are called.
 
     The list is how callers keep a model from the tools that delete or pay.
     """
@@ -1225,11 +1242,10 @@ def mcp_allowed(exchange: Exchange) -> Iterator[Outcome]:
     if unfit is not None:
         yield unfit
         return
-    offered = [tool.get("name") for item in _lists(exchange) for tool in objects(item.get("tools"))]
     called = [item.get("name") for item in items(exchange.answer, "mcp_call")]
-    beyond = [name for name in (*offered, *called) if isinstance(name, str) and name != probes.MCP_TOOL]
+    beyond = [name for name in called if isinstance(name, str) and name != probes.MCP_TOOL]
     if beyond:
-        yield Finding(f"{probes.MCP_TOOL} alone", show(beyond), at="/output")
+        yield Finding(f"calls of {probes.MCP_TOOL} alone", show(beyond), at="/output")
 
 
 @check(

@@ -538,7 +538,7 @@ def incremental(exchange: Exchange) -> Iterator[Outcome]:
 @check(
     "responses.stream.incomplete",
     level=Level.MUST,
-    lenses=BOTH,
+    lenses=[Lens.OPENAI, Lens.SPEC],
     source=f"{API}: response.incomplete",
     remedy="End a stream that met max_output_tokens with response.incomplete, and tell the reason there.",
     each=probes.stream_cut,
@@ -703,3 +703,36 @@ def reasoning_streamed(exchange: Exchange) -> Iterator[Outcome]:
     missing = next((text for text in kept if text not in streamed), None)
     if missing is not None:
         yield Finding(show(missing), show(streamed) or "no deltas", at="stream")
+
+
+# Remote tools
+
+
+@check(
+    "responses.mcp.streamed",
+    level=Level.SHOULD,
+    lenses=BOTH,
+    source=f"{GUIDE}: monitor tool execution; {API}, response.mcp_call.in_progress, .completed",
+    remedy="Announce each mcp_call, and send response.mcp_call.in_progress and .completed (or .failed) while it runs.",
+    each=probes.mcp_stream,
+    on=Usable.EVENTS,
+)
+def mcp_streamed(exchange: Exchange) -> Iterator[Outcome]:
+    """A streamed remote call tells when it begins and when it is over.
+
+    A tool may take a minute; the guide promises that its users can watch.
+    """
+    told = _sound(exchange)
+    end = terminal(told)
+    made = view.items(as_object(end.body.get("response")), "mcp_call") if end else []
+    if not told:
+        yield UNREADABLE
+    elif not made:
+        yield NotApplicable("no remote tool was called")
+    else:
+        kinds = [step.type for step in told]
+        over = [kind for kind in kinds if kind in ("response.mcp_call.completed", "response.mcp_call.failed")]
+        if kinds.count("response.mcp_call.in_progress") < len(made):
+            yield Finding("response.mcp_call.in_progress", "none, or too few", at="stream")
+        elif len(over) < len(made):
+            yield Finding("response.mcp_call.completed", "none, or too few", at="stream")

@@ -30,6 +30,8 @@ UNKNOWN_MODEL = "roadworthy/no-such-model"
 UNKNOWN_RESPONSE = "resp_00000000000000000000000000000000"
 MCP_LABEL = "demo"
 MCP_TOOL = "search_documentation"
+MCP_QUESTION = 'Count the entries of the documentation that hold the word "chat". Use the tools you have.'
+"""It tempts the model to the tool that is not allowed."""
 SAMPLES = 3
 DEGREES = "-17"
 
@@ -107,11 +109,10 @@ def instructions(context: Context) -> Draft:
 
 @probe("responses.roles", applies=HERE)
 def roles(context: Context) -> Draft:
-    """A system message, and a developer message that tells how to answer."""
+    """A developer message that tells how to answer."""
     return ask(
         context,
         [
-            says("system", "You are a helpful assistant."),
             says("developer", f"Always answer only with the word {DEVELOPER_WORD}."),
             says("user", "Hi, how are you?"),
         ],
@@ -121,10 +122,11 @@ def roles(context: Context) -> Draft:
 
 @probe("responses.history", applies=HERE)
 def history(context: Context) -> Draft:
-    """A conversation of several turns, whose last question needs the first."""
+    """A conversation of several turns behind a system message, whose last question needs the first."""
     return ask(
         context,
         [
+            says("system", "You are a helpful assistant."),
             says("user", f"The code word is {CODE_WORD}. Please remember it."),
             {"role": "assistant", "content": [{"type": "output_text", "text": "I will remember it."}]},
             says("user", "What is the code word?"),
@@ -141,24 +143,24 @@ def cut(context: Context) -> Draft:
 
 @probe("responses.extra_field", applies=HERE)
 def extra_field(context: Context) -> Draft:
-    """A plain question with fields that nobody knows, and notes of the caller's own."""
+    """A plain question with a field that nobody knows, and notes of the caller's own."""
     return ask(context, "Say hello.", x_roadworthy_unknown={"a": 1}, metadata={"purpose": "test"})
 
 
 # Conversations that the server keeps
 
 
-@probe("responses.stored", applies=HERE)
+@probe("responses.stored", applies=HERE, expects=Expects.EITHER)
 def stored(context: Context) -> Draft:
-    """Something to remember, in a response that the server is asked to keep."""
+    """Something to remember, in a response that the server is asked to keep; refusing to keep any is legal."""
     return ask(context, f"The code word is {STORED_WORD}. Please remember it.", store=True)
 
 
 @probe("responses.continued", applies=HERE, after=[stored], expects=Expects.EITHER)
 def continued(context: Context) -> Draft | None:
-    """A question that only the kept response answers; refusing to keep any is legal."""
+    """A question that only the kept response answers; not sent where none was kept."""
     first = context.answer_to(stored)
-    name = first.answer.get("id") if first else None
+    name = first.answer.get("id") if first and first.status == 200 else None
     if not isinstance(name, str) or not name:
         return None
     return ask(context, "What is the code word?", previous_response_id=name, temperature=0)
@@ -287,9 +289,7 @@ def mcp_host(context: Context) -> Draft:
     return Draft("GET", MCP_PATH)
 
 
-@probe("responses.mcp", applies=HERE, after=[mcp_host], expects=Expects.EITHER)
-def mcp(context: Context) -> Draft | None:
-    """A question for a remote tool, one of two allowed; not sent where no server is at hand."""
+def _remote(context: Context, **more: Any) -> Draft | None:
     host = context.answer_to(mcp_host)
     offered = [tool.get("name") for tool in objects(host.answer.get("tools"))] if host and host.status == 200 else []
     if MCP_TOOL not in offered:
@@ -301,7 +301,19 @@ def mcp(context: Context) -> Draft | None:
         "allowed_tools": [MCP_TOOL],
         "require_approval": "never",
     }
-    return ask(context, 'Search the documentation for the word "chat".', tools=[tool], temperature=0)
+    return ask(context, MCP_QUESTION, tools=[tool], temperature=0, **more)
+
+
+@probe("responses.mcp", applies=HERE, after=[mcp_host], expects=Expects.EITHER)
+def mcp(context: Context) -> Draft | None:
+    """A question for remote tools, one of two allowed; not sent where no server is at hand, and legally refused."""
+    return _remote(context)
+
+
+@probe("responses.mcp.stream", applies=HERE, after=[mcp_host], expects=Expects.EITHER)
+def mcp_stream(context: Context) -> Draft | None:
+    """The same question, streamed."""
+    return _remote(context, stream=True)
 
 
 # Refusals
@@ -343,11 +355,13 @@ def bad_stream(context: Context) -> Draft:
     return ask(context, [says("robot", "Say hello.")], stream=True)
 
 
-TEXTS = (plain, echo, instructions, roles, history, extra_field, stored)
+FORMS = (plain, echo, instructions, roles, history)
+"""The forms that the hub's guide shows, which nobody may refuse."""
+TEXTS = (*FORMS, extra_field, stored)
 """The probes whose answers are whole plain messages."""
 BODIES = (*TEXTS, cut, continued, call, call_named, call_result, schema, schema_chat_name, image, reasoning, mcp)
 """Every probe whose answer is one response object."""
-STREAMS = (stream, stream_cut, first_token, call_stream, schema_stream, reasoning_stream)
+STREAMS = (stream, stream_cut, first_token, call_stream, schema_stream, reasoning_stream, mcp_stream)
 CALLS = (call, call_stream)
 ERRORS = (unknown_model, no_input, wrong_type, unknown_tool)
 

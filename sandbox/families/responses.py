@@ -33,6 +33,14 @@ CHAT_NAMES = (
 
 Event = dict[str, Any]
 Item = dict[str, Any]
+UNTOLD: dict[str, Item] = {
+    "message": {"content": []},
+    "reasoning": {"content": []},
+    "function_call": {"arguments": ""},
+    "mcp_list_tools": {"tools": []},
+    "mcp_call": {"arguments": "", "output": None, "error": None},
+}
+"""What is not known yet of an item of each type when it is announced."""
 
 
 @route("POST", "/v1/responses")
@@ -538,10 +546,10 @@ def _events(response: dict[str, Any]) -> Iterator[Event]:
 
 def _opened(item: Item) -> Item:
     """An item as it is announced: all that is known before its content."""
-    empty = {"message": {"content": []}, "reasoning": {"content": []}, "function_call": {"arguments": ""}}
-    empty |= {"mcp_call": {"arguments": "", "output": None, "error": None}, "mcp_list_tools": {"tools": []}}
-    status = {"status": "in_progress"} if "status" in item else {}
-    return {**item, **empty[item["type"]], **status}
+    opened = {**item, **UNTOLD[item["type"]]}
+    if "status" in item:
+        opened["status"] = "in_progress"
+    return opened
 
 
 def _tell_parts(item: Item, place: dict[str, Any]) -> Iterator[Event]:

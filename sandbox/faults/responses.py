@@ -60,7 +60,7 @@ def parts_refused(turn: Turn) -> None:
         raise ApiError(400, "content must be a string", param="input")
 
 
-@fault("responses.unknown_field_refused", caught_by={"responses.accepted"}, at=Stage.REQUEST, on=BODY)
+@fault("responses.unknown_field_refused", caught_by={"responses.extra_field"}, at=Stage.REQUEST, on=BODY)
 def unknown_field_refused(turn: Turn) -> None:
     """Fields that the server does not know are refused."""
     if any(key.startswith("x_") for key in turn.body):
@@ -802,7 +802,7 @@ def two_parts(turn: Turn) -> None:
 @variation("responses.thoughts_unasked", at=Stage.PAYLOAD, on=BODY)
 def thoughts_unasked(turn: Turn) -> None:
     """Every output begins with a reasoning item that shows nothing, as OpenAI's own does."""
-    hidden = {"id": "rs_hidden", "type": "reasoning", "summary": [], "encrypted_content": None}
+    hidden: dict[str, Any] = {"id": "rs_hidden", "type": "reasoning", "summary": [], "encrypted_content": None}
     turn.payload["output"] = [hidden, *turn.payload["output"]]
 
 
@@ -825,6 +825,20 @@ def nothing_kept(turn: Turn) -> None:
     """Conversations are not kept, and continuing one is refused."""
     if turn.body.get("previous_response_id") is not None:
         raise ApiError(400, "previous_response_id is not supported", param="previous_response_id")
+
+
+@variation("responses.keeps_nothing", at=Stage.REQUEST, on=BODY)
+def keeps_nothing(turn: Turn) -> None:
+    """Responses are never kept, and asking for it is refused."""
+    if turn.body.get("store"):
+        raise ApiError(400, "store is not supported", param="store")
+
+
+@variation("responses.whole_list", at=Stage.PAYLOAD, on=BODY)
+def whole_list(turn: Turn) -> None:
+    """The list of a remote server's tools tells of those too that are not allowed: it calls none of them."""
+    for item in _items(turn, "mcp_list_tools"):
+        item["tools"] = [*item["tools"], {"name": "other", "description": None, "input_schema": {}}]
 
 
 @variation("responses.no_remote_tools", at=Stage.REQUEST, on=BODY)

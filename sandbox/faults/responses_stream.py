@@ -381,6 +381,18 @@ def thoughts_held_back(turn: Turn) -> None:
     _drop(turn, "response.reasoning_text.delta")
 
 
+@fault("responses.stream.remote_call_silent", caught_by={"responses.mcp.streamed"}, at=Stage.CHUNKS, on=STREAM)
+def remote_call_silent(turn: Turn) -> None:
+    """A remote call runs without a word."""
+    _drop(turn, "response.mcp_call.in_progress", "response.mcp_call.completed")
+
+
+@fault("responses.stream.remote_call_endless", caught_by={"responses.mcp.streamed"}, at=Stage.CHUNKS, on=STREAM)
+def remote_call_endless(turn: Turn) -> None:
+    """A remote call is not told to be over."""
+    _drop(turn, "response.mcp_call.completed")
+
+
 # Legal variations
 
 
