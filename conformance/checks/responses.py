@@ -107,7 +107,7 @@ def accepted(exchange: Exchange) -> Iterator[Outcome]:
 def is_json(exchange: Exchange) -> Iterator[Finding]:
     """An unstreamed answer is one strict JSON object, and labelled so.
 
-    The SDKs hand their caller a bare string where the content type is another, and every field access then fails.
+    Gateways and typed clients read JSON under this label alone, and parsers raise for anything beside the object.
     """
     if exchange.media_type != "application/json":
         yield Finding("application/json", exchange.media_type or "none", at="header Content-Type")
@@ -901,7 +901,8 @@ def call_by_name(exchange: Exchange) -> Iterator[Outcome]:
     Callers force a function where their next step can take no other.
     """
     wanted = as_object(as_object(exchange.sent).get("tool_choice")).get("name")
-    names = [made.get("name") for made in _calls(exchange) if made.get("name") in OFFERED]
+    told = [made.get("name") for made in _calls(exchange)]
+    names = [name for name in told if isinstance(name, str) and name in OFFERED]
     if not names:
         yield NotApplicable("there is no call of a known function; see responses.call.made")
     elif any(name != wanted for name in names):

@@ -60,7 +60,7 @@ UNPLACED = NotApplicable("the events do not say where they belong; see responses
 def content_type(exchange: Exchange) -> Iterator[Finding]:
     """A streamed answer is labelled text/event-stream.
 
-    SDKs read events only then; browsers' readers refuse anything else.
+    Browsers' readers refuse anything else, and proxies hold back what does not look like a stream.
     """
     if exchange.media_type != "text/event-stream":
         yield Finding("text/event-stream", exchange.media_type or "none", at="header Content-Type")

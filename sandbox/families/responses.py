@@ -490,7 +490,7 @@ def _response(turn: Turn, items: list[Item]) -> dict[str, Any]:
 def _usage(chat: dict[str, Any]) -> dict[str, Any]:
     return {
         "input_tokens": chat["prompt_tokens"],
-        "input_tokens_details": chat["prompt_tokens_details"],
+        "input_tokens_details": {**chat["prompt_tokens_details"], "cache_write_tokens": 0},
         "output_tokens": chat["completion_tokens"],
         "output_tokens_details": chat["completion_tokens_details"],
         "total_tokens": chat["total_tokens"],
