@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from roadworthy.conformance.exchange import DONE, Exchange, as_object, objects
-from roadworthy.conformance.words import is_integer
+from roadworthy.conformance.verdict import Finding, NotApplicable, Outcome
+from roadworthy.conformance.words import is_integer, show
 
 CREATED = "response.created"
 ADDED, ITEM_DONE = "response.output_item.added", "response.output_item.done"
@@ -20,6 +21,7 @@ FAILURES = ("error", "response.failed")
 TOKENS = (TEXT_DELTA, ARGUMENTS_DELTA, "response.refusal.delta", "response.reasoning_text.delta",
           "response.reasoning_summary_text.delta", "response.reasoning.delta")  # fmt: skip
 """Events whose non-empty delta is a token."""
+COUNTS = ("input_tokens", "output_tokens", "total_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +115,36 @@ def seconds_to_first_token(exchange: Exchange) -> float | None:
     """From the request to the first event that carries a token; None where none came."""
     first = next((step for step in steps(exchange) if step.type in TOKENS and step.delta), None)
     return None if first is None else first.at_ns / 1e9
+
+
+def counts(exchange: Exchange) -> dict[str, Any]:
+    """The usage of an answer where its three counts are counts, else an empty one."""
+    usage = as_object(response(exchange).get("usage"))
+    return usage if all(is_integer(usage.get(key)) and usage[key] >= 0 for key in COUNTS) else {}
+
+
+def tells_error(exchange: Exchange) -> bool:
+    """Whether an answer tells an error under a status of success."""
+    return bool(response(exchange).get("error"))
+
+
+def whole(exchange: Exchange) -> bool:
+    """Whether the answer says that it is whole, so that what the model made of it may be judged."""
+    return response(exchange).get("status") == "completed" and not tells_error(exchange)
+
+
+def no_text(exchange: Exchange) -> Iterator[NotApplicable]:
+    """Says why a text cannot be judged, where it cannot."""
+    if not whole(exchange):
+        yield NotApplicable("the answer is not whole")
+    elif not text(response(exchange)).strip():
+        yield NotApplicable("there is no text; see responses.text")
+
+
+def has_word(exchange: Exchange, word: str) -> Iterator[Outcome]:
+    """Fails where a whole answer does not hold a word, whatever its case."""
+    unfit = next(no_text(exchange), None)
+    if unfit is not None:
+        yield unfit
+    elif word.casefold() not in text(response(exchange)).casefold():
+        yield Finding(f"an answer that holds {word}", show(text(response(exchange))), at="/output")

@@ -26,7 +26,6 @@ LEAST_DELTAS = 3
 INDEXED = (view.ADDED, view.ITEM_DONE, view.PART_ADDED, view.PART_DONE, view.TEXT_DELTA, view.TEXT_DONE,
            view.ARGUMENTS_DELTA, view.ARGUMENTS_DONE)  # fmt: skip
 OF_PART = (view.PART_ADDED, view.PART_DONE, view.TEXT_DELTA, view.TEXT_DONE)
-COUNTS = ("input_tokens", "output_tokens", "total_tokens")
 
 
 def _sound(exchange: Exchange) -> list[Step]:
@@ -479,7 +478,7 @@ def usage(exchange: Exchange) -> Iterator[Outcome]:
         yield NotApplicable("the response has no end; see responses.stream.ends")
         return
     told = as_object(as_object(end.body.get("response")).get("usage"))
-    for key in COUNTS:
+    for key in view.COUNTS:
         if not is_integer(told.get(key)) or told[key] <= 0:
             yield Finding("a count", show(told[key]) if key in told else "absent", at=f"{end.at} /response/usage/{key}")
             return

@@ -353,6 +353,16 @@ def template_leak(turn: Turn) -> None:
             part["text"] += "<|im_end|>"
 
 
+# Time
+
+
+@fault("responses.slow_answer", caught_by={"responses.total_time"}, at=Stage.FRAMES, on=BODY)
+def slow_answer(turn: Turn) -> None:
+    """A short answer takes its time."""
+    if "PONG" in str(turn.body.get("input")):
+        turn.frames[0].delay_s = 0.5
+
+
 # Limits
 
 

@@ -29,6 +29,7 @@ LIMITS: dict[str, VerdictLimits] = {
     "latency.slow_answer": VerdictLimits(total_time_s=0.4),
     "latency.stalls": VerdictLimits(max_stall_s=0.2),
     "responses.stream.slow_first_token": VerdictLimits(time_to_first_token_s=0.25),
+    "responses.slow_answer": VerdictLimits(total_time_s=0.4),
 }
 
 # Checks that a healthy provider cannot be asked to show, each with its reason.
