@@ -21,6 +21,8 @@ FAILURES = ("error", "response.failed")
 TOKENS = (TEXT_DELTA, ARGUMENTS_DELTA, "response.refusal.delta", "response.reasoning_text.delta",
           "response.reasoning_summary_text.delta", "response.reasoning.delta")  # fmt: skip
 """Events whose non-empty delta is a token."""
+LEAD = 30
+"""Characters shown before the place where two texts part."""
 COUNTS = ("input_tokens", "output_tokens", "total_tokens")
 
 
@@ -148,3 +150,15 @@ def has_word(exchange: Exchange, word: str) -> Iterator[Outcome]:
         yield unfit
     elif word.casefold() not in text(response(exchange)).casefold():
         yield Finding(f"an answer that holds {word}", show(text(response(exchange))), at="/output")
+
+
+def parting(expected: str, got: Any) -> tuple[str, str]:
+    """Two texts as evidence, each from a little before the place where they part."""
+    if not isinstance(got, str):
+        return show(expected), show(got)
+    same = next(
+        (n for n, (a, b) in enumerate(zip(expected, got, strict=False)) if a != b), min(len(expected), len(got))
+    )
+    start = max(0, same - LEAD)
+    dots = "…" if start else ""
+    return show(dots + expected[start:]), show(dots + got[start:])

@@ -391,8 +391,9 @@ def joined(exchange: Exchange) -> Iterator[Outcome]:
             whole = part.get("text")
         else:
             continue
-        if whole != "".join(deltas.get(place, ())):
-            yield Finding(show("".join(deltas.get(place, ()))), show(whole), at=f"{step.at} text")
+        expected = "".join(deltas.get(place, ()))
+        if whole != expected:
+            yield Finding(*view.parting(expected, whole), at=f"{step.at} text")
             return
 
 
@@ -447,7 +448,7 @@ def final(exchange: Exchange) -> Iterator[Outcome]:
     if kinds and kinds != kept:
         yield Finding(show(kinds), show(kept), at=f"{end.at} /response/output")
     elif view.text(answer) != said:
-        yield Finding(show(said), show(view.text(answer)), at=f"{end.at} /response/output")
+        yield Finding(*view.parting(said, view.text(answer)), at=f"{end.at} /response/output")
     else:
         pairs = zip(done, view.items(answer), strict=False)
         other = next(((a, b) for a, b in pairs if a.get("id") != b.get("id") or _said(a) != _said(b)), None)
@@ -659,7 +660,7 @@ def call_joined(exchange: Exchange) -> Iterator[Outcome]:
             continue
         for whole in (*ends, item.get("arguments")):
             if whole != deltas:
-                yield Finding(show(deltas), show(whole), at=f"item {place} arguments")
+                yield Finding(*view.parting(deltas, whole), at=f"item {place} arguments")
                 return
 
 

@@ -15,7 +15,7 @@ from roadworthy.conformance.judge import judge
 from roadworthy.conformance.plan import plan, select
 from roadworthy.conformance.probe import PROBES, Context
 from roadworthy.conformance.probes import responses as probes
-from roadworthy.conformance.responses import steps
+from roadworthy.conformance.responses import parting, steps
 from roadworthy.conformance.subject import Api
 from roadworthy.conformance.verdict import Verdict
 
@@ -248,3 +248,11 @@ def test_a_crash_is_not_told_twice():
     crash = {"error": {"message": "internal", "type": "server_error", "code": None}}
     for id in ("no_input", "wrong_type", "unknown_tool", "unknown_model", "bad_stream", "continued_unknown"):
         assert bad(exchange(f"responses.{id}", crash, status=500)) == set(), id
+
+
+def test_evidence_begins_where_two_texts_part():
+    long = "x" * 500
+    assert parting("one two", "one three") == ("one two", "one three")
+    assert parting(long + "a", long + "b") == ("…" + "x" * 30 + "a", "…" + "x" * 30 + "b")
+    assert parting("one", "one two") == ("one", "one two")
+    assert parting("one", None) == ("one", "null")
