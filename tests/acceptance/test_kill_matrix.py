@@ -31,6 +31,8 @@ LIMITS: dict[str, VerdictLimits] = {
     "jobs.slow_polls": VerdictLimits(total_time_s=0.2),
     "task.slow": VerdictLimits(total_time_s=0.25),
     "latency.stalls": VerdictLimits(max_stall_s=0.2),
+    "responses.stream.slow_first_token": VerdictLimits(time_to_first_token_s=0.25),
+    "responses.slow_answer": VerdictLimits(total_time_s=0.4),
     "tgi.slow_first_token": VerdictLimits(time_to_first_token_s=0.25),
     "tgi.slow_text": VerdictLimits(total_time_s=0.4),
 }
