@@ -28,6 +28,11 @@ LIMITS: dict[str, VerdictLimits] = {
     "latency.slow_tokens": VerdictLimits(total_time_s=0.4),
     "latency.slow_answer": VerdictLimits(total_time_s=0.4),
     "latency.stalls": VerdictLimits(max_stall_s=0.2),
+    "completions.slow": VerdictLimits(total_time_s=0.4),
+    "embeddings.slow": VerdictLimits(total_time_s=0.4),
+    "images.slow": VerdictLimits(total_time_s=1.5),
+    "transcription.slow": VerdictLimits(total_time_s=0.4),
+    "speech.slow": VerdictLimits(total_time_s=1.5),
 }
 
 # Checks that a healthy provider cannot be asked to show, each with its reason.
