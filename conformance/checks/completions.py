@@ -574,9 +574,7 @@ def stream_equals(stream: Exchange, whole: Exchange) -> Iterator[Outcome]:
 def _damaged(stream: Exchange, streamed: str, plain: str) -> bool:
     """Whether one text plainly came from the other."""
     pieces = [said for _, said in _text_chunks(stream)]
-    growing = len(pieces) > 2 and all(
-        later.startswith(earlier) for earlier, later in itertools.pairwise(pieces)
-    )
+    growing = len(pieces) > 2 and all(later.startswith(earlier) for earlier, later in itertools.pairwise(pieces))
     if growing or "".join(streamed.split()) == "".join(plain.split()):
         return True
     less, more = sorted((streamed, plain), key=len)
