@@ -136,7 +136,7 @@ def difference(one: bytes, other: bytes) -> float:
     """How far two images lie apart, from 0 (alike) to 1, by small copies of both. Raises `MediaError`."""
     import PIL.Image
 
-    copies = []
+    copies: list[bytes] = []
     for data in (one, other):
         with PIL.Image.open(io.BytesIO(data), formats=[IMAGES[image(data).format]]) as opened:
             copies.append(opened.convert("RGB").resize((_THUMBNAIL, _THUMBNAIL)).tobytes())

@@ -28,7 +28,7 @@ class Cue:
 
 def srt(text: str) -> list[Cue]:
     """The cues of a SubRip text. Raises `SubtitleError`."""
-    cues = []
+    cues: list[Cue] = []
     for number, lines in enumerate(_blocks(text.removeprefix("\ufeff")), 1):
         if lines[0].strip() != str(number):
             raise SubtitleError(f"cue {number} begins with {lines[0][:60]!r} in place of its number.")
@@ -45,7 +45,7 @@ def vtt(text: str) -> list[Cue]:
     if not blocks or not re.fullmatch(r"WEBVTT([ \t].*)?", blocks[0][0]):
         begins = blocks[0][0][:60] if blocks else ""
         raise SubtitleError(f"the text begins with {begins!r}, not with the line WEBVTT.")
-    cues = []
+    cues: list[Cue] = []
     for lines in blocks[1:]:
         if re.match(r"(NOTE|STYLE|REGION)(\s|$)", lines[0]):
             continue
