@@ -140,7 +140,7 @@ def difference(one: bytes, other: bytes) -> float:
     for data in (one, other):
         with PIL.Image.open(io.BytesIO(data), formats=[IMAGES[image(data).format]]) as opened:
             copies.append(opened.convert("RGB").resize((_THUMBNAIL, _THUMBNAIL)).tobytes())
-    apart = sum(abs(a - b) for a, b in zip(*copies, strict=True))
+    apart: int = sum(abs(a - b) for a, b in zip(*copies, strict=True))
     return apart / (255 * len(copies[0]))
 
 

@@ -79,6 +79,15 @@ def packed(samples: bytes, sample_rate_hz: int = SAMPLE_RATE_HZ) -> bytes:
     return file.getvalue()
 
 
+def duration_s(data: bytes) -> float:
+    """How long a WAV is. Raises `ValueError` for anything else."""
+    try:
+        with wave.open(io.BytesIO(data)) as file:
+            return float(file.getnframes() / file.getframerate())
+    except (wave.Error, EOFError, ZeroDivisionError) as error:
+        raise ValueError(f"not a WAV: {error}") from None
+
+
 def samples(data: bytes) -> tuple[bytes, int]:
     """The 16-bit mono samples and their rate in Hz of a WAV, MP3, FLAC or Ogg. Raises `ValueError` for others."""
     if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
