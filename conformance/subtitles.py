@@ -30,7 +30,7 @@ def srt(text: str) -> list[Cue]:
     """The cues of a SubRip text. Raises `SubtitleError`."""
     cues: list[Cue] = []
     for number, lines in enumerate(_blocks(text.removeprefix("\ufeff")), 1):
-        if lines[0].strip() != str(number):
+        if not lines[0].strip().isdecimal():
             raise SubtitleError(f"cue {number} begins with {lines[0][:60]!r} in place of its number.")
         if len(lines) < 2 or not (found := _SRT.fullmatch(lines[1].strip())):
             got = lines[1][:60] if len(lines) > 1 else "nothing"

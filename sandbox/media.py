@@ -123,13 +123,13 @@ def sound(text: str, format: str, speed: float = 1.0) -> bytes:
     return plain if format == "wav" else encoded(plain, format)
 
 
-def encoded(plain: bytes, format: str) -> bytes:
-    """A WAV in one of the formats of `CODECS`."""
+def encoded(plain: bytes, format: str, sample_rate_hz: int = SAMPLE_RATE_HZ) -> bytes:
+    """A WAV in one of the formats of `CODECS`, at this rate (Opus has one of its own)."""
     import av
 
     container, codec = CODECS[format]
     file = io.BytesIO()
-    rate_hz = 48_000 if format == "opus" else SAMPLE_RATE_HZ
+    rate_hz = 48_000 if format == "opus" else sample_rate_hz
     with av.open(io.BytesIO(plain), "r", format="wav") as source, av.open(file, "w", format=container) as target:
         track: Any = target.add_stream(codec, rate=rate_hz, layout="mono")
         for frame in source.decode(audio=0):

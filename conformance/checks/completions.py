@@ -108,8 +108,8 @@ def text(exchange: Exchange) -> Iterator[Finding]:
     An empty answer that used its tokens is charged for nothing.
     """
     said = _first_text(exchange)
-    if said is not None and not said.strip():
-        yield Finding("some text", show(said) or '""', at="/choices/0/text")
+    if said == "":
+        yield Finding("some text", '""', at="/choices/0/text")
 
 
 @check(
@@ -465,11 +465,14 @@ def stream_done(exchange: Exchange) -> Iterator[Finding]:
     each=probes.streamed,
     on=Usable.EVENTS,
 )
-def stream_finish(exchange: Exchange) -> Iterator[Finding]:
+def stream_finish(exchange: Exchange) -> Iterator[Outcome]:
     """A streamed text says once why it ended, in a known word, and nothing comes behind.
 
     Readers stop at the first finish reason.
     """
+    if not exchange.complete:
+        yield NotApplicable("the stream broke off; see completions.stream.events")
+        return
     said = _stream_reasons(exchange)
     if len(said) != 1 or said[0] not in FINISH_REASONS:
         yield Finding(f"one of {', '.join(FINISH_REASONS)}", show(said), at="finish_reason")

@@ -19,7 +19,6 @@ API = "OpenAI API reference, audio, speech"
 SPEC = "published inference API, POST /v1/audio/speech"
 BOTH = (Lens.HUB, Lens.OPENAI)
 ALL = (Lens.HUB, Lens.SPEC, Lens.OPENAI)
-WAVS = (probes.as_wav, probes.long, probes.fast)
 LONGEST_S = 60.0
 HASTIEST_S_PER_WORD = 0.1
 """Nobody speaks ten words in a second; what is shorter was cut."""
@@ -55,19 +54,15 @@ def _unheard() -> NotApplicable:
     lenses=ALL,
     source=SPEC,
     remedy="Serve POST /v1/audio/speech for this model; `model` and `input` are a whole request.",
-    each=(probes.plain, probes.as_wav, probes.long),
+    each=(probes.plain, probes.long),
     on=Usable.COMPLETE,
 )
-def answered(exchange: Exchange) -> Iterator[Outcome]:
+def answered(exchange: Exchange) -> Iterator[Finding]:
     """A text is answered with 200.
 
     The model is listed for text to speech, and this is the route that clients of the OpenAI SDK use for it.
     """
-    refused = rules.declined(exchange, "WAV") if exchange.probe == probes.as_wav.id else None
-    if refused:
-        yield refused
-    else:
-        yield from rules.not_answered(exchange)
+    yield from rules.not_answered(exchange)
 
 
 @check(
@@ -156,7 +151,7 @@ def default(exchange: Exchange) -> Iterator[Outcome]:
     lenses=ALL,
     source=f"{SPEC}, response_format",
     remedy="Write WAV where it is asked for, or refuse it with a 400.",
-    each=WAVS,
+    each=probes.as_wav,
     on=Usable.COMPLETE,
 )
 def format_wav(exchange: Exchange) -> Iterator[Outcome]:
@@ -270,7 +265,7 @@ def duration_whole(exchange: Exchange) -> Iterator[Outcome]:
     lenses=[Lens.OPENAI],
     source=f"{API}, input",
     remedy="Pass the text on to the model, and look at caches whose key leaves it out.",
-    joint=[probes.as_wav, probes.long],
+    joint=[probes.plain, probes.long],
     on=Usable.SUCCESS,
 )
 def duration_longer(brief: Exchange, long: Exchange) -> Iterator[Outcome]:
@@ -317,7 +312,7 @@ def speed(slow: Exchange, fast: Exchange) -> Iterator[Outcome]:
     lenses=[Lens.OPENAI],
     source="WAVE format; audio devices' sample rates",
     remedy="Write the rate that the model really makes, 16,000 to 48,000 Hz as a rule.",
-    each=WAVS,
+    each=(probes.as_wav, probes.long),
     on=Usable.SUCCESS,
 )
 def rate_plausible(exchange: Exchange) -> Iterator[Outcome]:
@@ -337,9 +332,9 @@ def rate_plausible(exchange: Exchange) -> Iterator[Outcome]:
     "speech.rate.steady",
     level=Level.SHOULD,
     lenses=[Lens.OPENAI],
-    source="WAVE format",
+    source="WAVE and MP3 formats",
     remedy="Write every answer with one rate and one number of channels.",
-    joint=[probes.as_wav, probes.long],
+    joint=[probes.plain, probes.long],
     on=Usable.SUCCESS,
 )
 def rate_steady(brief: Exchange, long: Exchange) -> Iterator[Outcome]:

@@ -29,7 +29,8 @@ SUBRIP = "SubRip file format"
 WEBVTT = "WebVTT, section 4"
 SLACK_S = 1.0
 """How far a time may lie behind the end of the recording: models round to whole steps."""
-SAME_LENGTH_S = 0.5
+SAME_LENGTH_S = 1.0
+"""How far the duration may be off: some round up to whole seconds."""
 UNLIKE = 0.5
 """Below this share of common words two texts are not of one recording."""
 
@@ -242,7 +243,7 @@ def text_same(whole: Exchange, plain: Exchange) -> Iterator[Outcome]:
     level=Level.MUST,
     lenses=BOTH,
     source=f"{SUBRIP}; {API}, response_format",
-    remedy="Write each cue as its number from 1, a line 00:00:00,000 --> 00:00:00,000, its words, and an empty line.",
+    remedy="Write each cue as its number, a line 00:00:00,000 --> 00:00:00,000, its words, and an empty line.",
     each=probes.as_srt,
     on=Usable.COMPLETE,
 )

@@ -18,11 +18,13 @@ SIZE = (512, 512)
 MAX_BODY_BYTES = 32 * 1024 * 1024
 """Two large pictures as base64 are more than other answers may be."""
 SEED = 7
+ACCEPT = (("Accept", "application/json"),)
+"""Pictures come inside JSON here, unlike on the hub's task route."""
 
 
 def _draft(context: Context, prompt: Any = PROMPT, **parameters: Any) -> Draft:
     body = {"model": context.facts.model, "prompt": prompt, **parameters}
-    return Draft("POST", PATH, json=body).with_limits(max_body_bytes=MAX_BODY_BYTES)
+    return Draft("POST", PATH, json=body, headers=ACCEPT).with_limits(max_body_bytes=MAX_BODY_BYTES)
 
 
 @probe("images.plain", phase=Phase.FIRST, gate=True, applies=APPLIES)
@@ -64,7 +66,7 @@ def seeded(context: Context) -> Draft:
 @probe("images.no_prompt", expects=Expects.REFUSAL, applies=APPLIES)
 def no_prompt(context: Context) -> Draft:
     """A request without a prompt."""
-    return Draft("POST", PATH, json={"model": context.facts.model})
+    return Draft("POST", PATH, json={"model": context.facts.model}, headers=ACCEPT)
 
 
 @probe("images.bad_size", expects=Expects.REFUSAL, applies=APPLIES)

@@ -45,14 +45,14 @@ def as_opus(context: Context) -> Draft:
 
 @probe("speech.long", applies=APPLIES)
 def long(context: Context) -> Draft:
-    """Two long sentences as WAV."""
-    return _draft(context, LONG, response_format="wav")
+    """Two long sentences."""
+    return _draft(context, LONG)
 
 
 @probe("speech.fast", applies=APPLIES)
 def fast(context: Context) -> Draft:
     """The two long sentences, spoken twice as fast."""
-    return _draft(context, LONG, response_format="wav", speed=SPEED)
+    return _draft(context, LONG, speed=SPEED)
 
 
 @probe("speech.empty", expects=Expects.REFUSAL, applies=APPLIES)

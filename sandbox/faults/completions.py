@@ -65,9 +65,9 @@ def index_missing(turn: Turn) -> None:
 
 @fault("completions.blank", caught_by={"completions.text"}, at=Stage.PAYLOAD, on=WHOLE, subjects=SUBJECTS)
 def blank(turn: Turn) -> None:
-    """The cut text is white space."""
+    """The cut text is empty, though its tokens are counted."""
     if _cut(turn):
-        turn.payload["choices"][0]["text"] = "  \n"
+        turn.payload["choices"][0]["text"] = ""
 
 
 @fault("completions.odd_reason", caught_by={"completions.finish_reason"}, at=Stage.PAYLOAD, on=WHOLE, subjects=SUBJECTS)

@@ -109,11 +109,11 @@ def data_prefix(turn: Turn) -> None:
             entry["b64_json"] = "data:image/png;base64," + entry["b64_json"]
 
 
-@fault("images.line_ends", caught_by={"images.b64.decodes"}, at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)
-def line_ends(turn: Turn) -> None:
-    """base64 is broken into lines."""
+@fault("images.other_alphabet", caught_by={"images.b64.decodes"}, at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)
+def other_alphabet(turn: Turn) -> None:
+    """base64 has the alphabet that is meant for addresses."""
     if turn.body.get("size"):
-        _first(turn)["b64_json"] = base64.encodebytes(base64.b64decode(_first(turn)["b64_json"])).decode()
+        _first(turn)["b64_json"] = base64.urlsafe_b64encode(base64.b64decode(_first(turn)["b64_json"])).decode()
 
 
 @fault("images.broken_off", caught_by={"images.b64.image"}, at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)
@@ -267,6 +267,14 @@ def both(turn: Turn) -> None:
         entry.setdefault("url", None)
         entry.setdefault("b64_json", None)
         entry["revised_prompt"] = f"{turn.body['prompt']} Photograph."
+
+
+@variation("images_line_ends", at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)
+def line_ends(turn: Turn) -> None:
+    """base64 is broken into lines: decoders skip white space."""
+    for entry in turn.payload["data"]:
+        if "b64_json" in entry:
+            entry["b64_json"] = base64.encodebytes(base64.b64decode(entry["b64_json"])).decode()
 
 
 @variation("images_data_url", at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)

@@ -24,11 +24,6 @@ def _is_long(turn: Turn) -> bool:
     return len(turn.body["input"]) > MANY_CHARACTERS and "speed" not in turn.body
 
 
-def _with_rate(wav: bytes, rate_hz: int) -> bytes:
-    """The same samples, with another rate in the header."""
-    return wav[:24] + struct.pack("<II", rate_hz, 2 * rate_hz) + wav[32:]
-
-
 @fault("speech.long_refused", caught_by={"speech.answered"}, at=Stage.REQUEST, on=ANSWERS, subjects=SUBJECTS)
 def long_refused(turn: Turn) -> None:
     """Texts of more than a hundred characters are refused."""
@@ -45,22 +40,22 @@ def in_json(turn: Turn) -> None:
 
 @fault("speech.cut_off", caught_by={"speech.sound"}, at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)
 def cut_off(turn: Turn) -> None:
-    """The long WAV breaks off half-way."""
-    if _is_long(turn):
+    """WAV breaks off half-way."""
+    if _format(turn) == "wav":
         turn.payload = turn.payload[: len(turn.payload) // 2]
 
 
 @fault("speech.header_only", caught_by={"speech.sound"}, at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)
 def header_only(turn: Turn) -> None:
-    """The long WAV has a header and no samples."""
-    if _is_long(turn):
+    """WAV has a header and no samples."""
+    if _format(turn) == "wav":
         turn.payload = media.packed(b"")
 
 
 @fault("speech.bare_samples", caught_by={"speech.sound"}, at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)
 def bare_samples(turn: Turn) -> None:
-    """The short WAV lacks its header."""
-    if _format(turn) == "wav" and not _is_long(turn) and "speed" not in turn.body:
+    """WAV lacks its header."""
+    if _format(turn) == "wav":
         turn.payload = turn.payload[44:]
 
 
@@ -112,8 +107,8 @@ def opus_as_wav(turn: Turn) -> None:
 
 @fault("speech.silence", caught_by={"speech.silent"}, at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)
 def silence(turn: Turn) -> None:
-    """The long text is silence."""
-    if _is_long(turn):
+    """WAV is silence."""
+    if _format(turn) == "wav":
         turn.payload = media.packed(bytes(len(turn.payload) - 44))
 
 
@@ -127,9 +122,8 @@ def a_click(turn: Turn) -> None:
 @fault("speech.babbles", caught_by={"speech.duration.sane"}, at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)
 def babbles(turn: Turn) -> None:
     """After a sentence, the model babbles on for a minute and more."""
-    if not _format(turn):
-        plain = media.wav("babble " * 200)[44:]
-        turn.payload = media.encoded(media.packed(plain * 3), "mp3")
+    if _format(turn) == "wav":
+        turn.payload = media.packed(media.wav("babble " * 200)[44:] * 3)
 
 
 @fault("speech.text_cut", caught_by={"speech.duration.whole"}, at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)
@@ -137,14 +131,15 @@ def text_cut(turn: Turn) -> None:
     """A long text is cut after two seconds and a bit."""
     if _is_long(turn) or "speed" in turn.body:
         seconds = 2.9 / (turn.body.get("speed") or 1)
-        turn.payload = media.packed(turn.payload[44 : 44 + 2 * int(seconds * media.SAMPLE_RATE_HZ)])
+        samples = media.wav(turn.body["input"])[44 : 44 + 2 * int(seconds * media.SAMPLE_RATE_HZ)]
+        turn.payload = media.encoded(media.packed(samples), "mp3")
 
 
 @fault("speech.padded", caught_by={"speech.duration.longer"}, at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)
 def padded(turn: Turn) -> None:
     """Short texts are padded to the length of long ones."""
-    if _format(turn) == "wav" and len(turn.body["input"]) < MANY_CHARACTERS:
-        turn.payload = media.wav(turn.body["input"] * 8)
+    if not _format(turn) and len(turn.body["input"]) < MANY_CHARACTERS:
+        turn.payload = media.sound(turn.body["input"] * 8, "mp3")
 
 
 @fault("speech.speed_ignored", caught_by={"speech.speed"}, at=Stage.REQUEST, on=ANSWERS, subjects=SUBJECTS)
@@ -155,16 +150,16 @@ def speed_ignored(turn: Turn) -> None:
 
 @fault("speech.odd_rate", caught_by={"speech.rate.plausible"}, at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)
 def odd_rate(turn: Turn) -> None:
-    """All WAV have 7,000 samples in a second."""
+    """WAV has 7,000 samples in a second."""
     if _format(turn) == "wav":
-        turn.payload = _with_rate(turn.payload, 7_000)
+        turn.payload = turn.payload[:24] + struct.pack("<II", 7_000, 14_000) + turn.payload[32:]
 
 
 @fault("speech.changing_rate", caught_by={"speech.rate.steady"}, at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)
 def changing_rate(turn: Turn) -> None:
     """Long texts have another sample rate."""
     if _is_long(turn):
-        turn.payload = _with_rate(turn.payload, 12_000)
+        turn.payload = media.encoded(media.wav(turn.body["input"]), "mp3", 24_000)
 
 
 @fault("speech.slow", caught_by={"speech.latency"}, at=Stage.FRAMES, on=ANSWERS, subjects=SUBJECTS)
@@ -237,9 +232,9 @@ def streamed_wav(turn: Turn) -> None:
 
 @variation("speech_mp3_only", at=Stage.REQUEST, on=ANSWERS, subjects=SUBJECTS)
 def mp3_only(turn: Turn) -> None:
-    """Opus and speeds are refused in words."""
-    if _format(turn) == "opus" or "speed" in turn.body:
-        raise ApiError(400, "this model speaks WAV and MP3, at one speed", param="response_format")
+    """Other formats than MP3, and speeds, are refused in words."""
+    if _format(turn) or "speed" in turn.body:
+        raise ApiError(400, "this model speaks MP3, at one speed", param="response_format")
 
 
 @variation("speech_other_labels", at=Stage.HEAD, on=ANSWERS, subjects=SUBJECTS)

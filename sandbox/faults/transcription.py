@@ -230,10 +230,10 @@ def srt_points(turn: Turn) -> None:
     subjects=SUBJECTS,
 )
 def srt_unnumbered(turn: Turn) -> None:
-    """SubRip cues are numbered from 0."""
+    """SubRip cues have no numbers."""
     if _format(turn) == "srt":
         blocks = turn.payload.decode().split("\n\n")
-        turn.payload = "\n\n".join(str(n) + block[1:] for n, block in enumerate(blocks)).encode()
+        turn.payload = "\n\n".join(block.partition("\n")[2] for block in blocks).encode()
 
 
 @fault(
@@ -469,10 +469,12 @@ def spelling(turn: Turn) -> None:
 
 @variation("transcription_subtitles", at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)
 def subtitle_forms(turn: Turn) -> None:
-    """Subtitles are text/plain with CR LF; WebVTT has a title, a note, settings, and times without hours."""
+    """Subtitles are text/plain with CR LF; SubRip counts from 0; WebVTT has a title, a note and short times."""
     if _format(turn) == "vtt":
         _rewrite(turn, "WEBVTT\n\n", "WEBVTT - a recording\n\nNOTE made by machine\n\nintro\n")
         _rewrite(turn, "00:00:", "00:")
+    if _format(turn) == "srt":
+        turn.payload = b"\xef\xbb\xbf0" + turn.payload[1:]
     if _format(turn) in ("srt", "vtt"):
         turn.payload = turn.payload.replace(b"\n", b"\r\n")
         turn.headers["content-type"] = "text/plain"
