@@ -568,21 +568,26 @@ def stream_equals(stream: Exchange, whole: Exchange) -> Iterator[Outcome]:
     streamed, plain = _joined(stream).strip(), (_first_text(whole) or "").strip()
     if min(len(streamed), len(plain)) < LEAST_COMPARED or next(iter(_stream_reasons(stream)), 0) != _reason(whole):
         yield NotApplicable("there are no two answers to compare")
-    elif streamed != plain and _damaged(stream, streamed, plain):
+    elif streamed != plain and _damaged(stream, whole, streamed, plain):
         yield Finding(show(plain), show(streamed), at="/choices/0/text")
     elif streamed != plain:
         yield NotApplicable("the model worded its two answers differently")
 
 
-def _damaged(stream: Exchange, streamed: str, plain: str) -> bool:
-    """Whether one text plainly came from the other."""
+def _damaged(stream: Exchange, whole: Exchange, streamed: str, plain: str) -> bool:
+    """Whether one text plainly came from the other.
+
+    A model may say a word more or less; then it counts a token more or less, too.
+    """
     pieces = [said for _, said in _text_chunks(stream)]
     growing = len(pieces) > 2 and all(later.startswith(earlier) for earlier, later in itertools.pairwise(pieces))
     if growing or "".join(streamed.split()) == "".join(plain.split()):
         return True
     less, more = sorted((streamed, plain), key=len)
     head = next((at for at, (a, b) in enumerate(zip(less, more, strict=False)) if a != b), len(less))
-    return len(less) < len(more) and more.endswith(less[head:])
+    counted = as_object(stream.stream.usage).get("completion_tokens")
+    same_count = is_integer(counted) and counted == _spent(whole)
+    return len(less) < len(more) and more.endswith(less[head:]) and (head == 0 or same_count)
 
 
 # Time and refusals

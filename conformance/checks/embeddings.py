@@ -600,7 +600,7 @@ def empty(exchange: Exchange) -> Iterator[Finding]:
     if exchange.status != 200:
         return
     vectors = _vectors(exchange)
-    if not is_valid(SHAPE, exchange.json) or not vectors or not all(map(math.isfinite, vectors[0])):
+    if not is_valid(SHAPE, exchange.answer) or not vectors or not all(map(math.isfinite, vectors[0])):
         yield Finding("one vector, or a 4xx", show(exchange.reply.body), at="body")
 
 
