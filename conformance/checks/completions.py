@@ -11,7 +11,7 @@ from roadworthy.conformance.exchange import Chunk, Exchange, as_object
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.probes import completions as probes
 from roadworthy.conformance.refusal import must_refuse
-from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
+from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome, Undecided
 from roadworthy.conformance.words import is_integer, show
 from roadworthy.schemas import problem
 
@@ -527,6 +527,32 @@ def stream_usage(exchange: Exchange) -> Iterator[Outcome]:
         return
     found = list(rules.uncounted(usage, ("prompt_tokens", "completion_tokens", "total_tokens")))
     yield from found or rules.total(usage)
+
+
+@check(
+    "completions.stream.first_text",
+    level=Level.SHOULD,
+    lenses=[Lens.HUB],
+    source="registration guide, Automatic validation: latency requirements",
+    remedy="Keep the model warm, shorten the queue before it, and flush the first token as soon as it exists.",
+    each=probes.streamed,
+    on=Usable.EVENTS,
+)
+def stream_first_text(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
+    """The first text of a stream comes within 5 seconds.
+
+    The hub takes a mapping that misses it off the active list. An empty text is none.
+    """
+    pieces = _text_chunks(exchange)
+    limit_s = facts.limits.time_to_first_token_s
+    if not pieces:
+        yield NotApplicable("no text came")
+        return
+    first_ns = pieces[0][0].event.at_ns
+    if (first_ns - exchange.reply.timings.uncertainty_ns) / rules.NS > limit_s:
+        yield Finding(f"at most {limit_s:g} s", f"{first_ns / rules.NS:.3f} s", at="first text")
+    elif first_ns / rules.NS > limit_s:
+        yield Undecided(f"{first_ns / rules.NS:.3f} s is over the limit by less than our own uncertainty")
 
 
 @check(

@@ -344,6 +344,19 @@ def stream_cumulative(turn: Turn) -> None:
 # Time and refusals
 
 
+@fault(
+    "completions.stream_slow_start",
+    caught_by={"completions.stream.first_text"},
+    at=Stage.FRAMES,
+    on=STREAM,
+    subjects=SUBJECTS,
+)
+def stream_slow_start(turn: Turn) -> None:
+    """A comment comes at once, and the first text late; the test shrinks the limit."""
+    turn.frames = [Frame(b": wait\n\n"), *turn.frames]
+    turn.frames[1].delay_s = 0.5
+
+
 @fault("completions.slow", caught_by={"completions.latency"}, at=Stage.FRAMES, on=WHOLE, subjects=SUBJECTS)
 def slow(turn: Turn) -> None:
     """Answers take their time; the test shrinks the limit."""

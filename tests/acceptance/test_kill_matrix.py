@@ -30,6 +30,7 @@ LIMITS: dict[str, VerdictLimits] = {
     "jobs.slow_polls": VerdictLimits(total_time_s=0.2),
     "task.slow": VerdictLimits(total_time_s=0.25),
     "latency.stalls": VerdictLimits(max_stall_s=0.2),
+    "completions.stream_slow_start": VerdictLimits(time_to_first_token_s=0.25),
     "completions.slow": VerdictLimits(total_time_s=0.4),
     "embeddings.slow": VerdictLimits(total_time_s=0.4),
     "images.slow": VerdictLimits(total_time_s=1.5),
