@@ -33,6 +33,12 @@ LIMITS: dict[str, VerdictLimits] = {
     "latency.stalls": VerdictLimits(max_stall_s=0.2),
     "responses.stream.slow_first_token": VerdictLimits(time_to_first_token_s=0.25),
     "responses.slow_answer": VerdictLimits(total_time_s=0.4),
+    "completions.stream_slow_start": VerdictLimits(time_to_first_token_s=0.25),
+    "completions.slow": VerdictLimits(total_time_s=0.4),
+    "embeddings.slow": VerdictLimits(total_time_s=0.4),
+    "images.slow": VerdictLimits(total_time_s=1.5),
+    "transcription.slow": VerdictLimits(total_time_s=0.4),
+    "speech.slow": VerdictLimits(total_time_s=1.5),
     "tgi.slow_first_token": VerdictLimits(time_to_first_token_s=0.25),
     "tgi.slow_text": VerdictLimits(total_time_s=0.4),
 }
