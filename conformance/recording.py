@@ -15,6 +15,7 @@ from roadworthy.conformance.exchange import Exchange, Retry
 from roadworthy.conformance.facts import Ability, Capability, Facts, Jobs, VerdictLimits
 from roadworthy.conformance.plan import select
 from roadworthy.conformance.run import Run
+from roadworthy.conformance.subject import Api
 from roadworthy.errors import RecordingError
 from roadworthy.http.message import Failure, FailureKind, Read, Reply, Request, Timings
 
@@ -81,6 +82,8 @@ def _head_in(head: dict[str, Any]) -> Run:
     facts = dict(head["facts"])
     facts["limits"] = VerdictLimits(**facts["limits"])
     facts["abilities"] = {Capability(key): Ability(**value) for key, value in facts["abilities"].items()}
+    if "api" in facts:
+        facts["api"] = Api(facts["api"])
     if "jobs" in facts:
         jobs: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in facts["jobs"].items()}
         facts["jobs"] = Jobs(**jobs)
