@@ -8,7 +8,7 @@ from typing import Any
 
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, as_object
-from roadworthy.conformance.facts import Facts
+from roadworthy.conformance.facts import Facts, inference
 from roadworthy.conformance.judge import describe
 from roadworthy.conformance.probes import errors as probes
 from roadworthy.conformance.run import WRONG_KEY
@@ -385,6 +385,7 @@ def readable(exchanges: Sequence[Exchange]) -> Iterator[Finding]:
     remedy='Shape errors as {"error": {"message": "...", "type": "...", "param": null, "code": null}}.',
     across=[],
     on=Usable.COMPLETE,
+    applies=inference,
 )
 def shape(exchanges: Sequence[Exchange]) -> Iterator[Finding]:
     """An error has the shape that the SDK reads: an object `error` with message, type and code.
