@@ -43,6 +43,8 @@ def _outline(probe: Probe, plan: Plan, settings: Settings) -> Outline:
     lacking = plan.facts.lacks(probe.needs)
     if lacking:
         return Outline(probe, None, 0, 0, 0, 0, skipped=lacking)
+    if probe.writes and not plan.facts.allow_writes:
+        return Outline(probe, None, 0, 0, 0, 0, skipped="needs --allow-writes")
     repeat = probe.times(plan.facts)
     trials = any(check.bar is not None and probe in check.probes for check in plan.checks)
     most = max(repeat, settings.max_trials) if trials else repeat

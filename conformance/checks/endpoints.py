@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -72,6 +73,26 @@ def _moment(value: Any) -> datetime | None:
 
 def _wish(exchange: Exchange) -> dict[str, Any]:
     return as_object(exchange.sent)
+
+
+def _configuration(exchange: Exchange, *but: str) -> dict[str, Any]:
+    """What an endpoint is, apart from how it is: the published fields, without some of the scaling."""
+    answer = exchange.answer
+
+    def some(value: Any, keys: Sequence[str]) -> dict[str, Any]:
+        return {key: as_object(value)[key] for key in keys if key in as_object(value)}
+
+    compute = as_object(answer.get("compute"))
+    scaling = [key for key in ("minReplica", "maxReplica", "scaleToZeroTimeout") if key not in but]
+    return {
+        **some(answer, ["type"]),
+        "provider": some(answer.get("provider"), ("vendor", "region")),
+        "compute": {
+            **some(compute, ("accelerator", "instanceType", "instanceSize")),
+            "scaling": some(compute.get("scaling"), scaling),
+        },
+        "model": some(answer.get("model"), ("repository", "revision", "task", "framework")),
+    }
 
 
 def _differences(wanted: Any, told: Any, at: str = "") -> Iterator[Finding]:
@@ -172,7 +193,7 @@ def providers_served(exchange: Exchange) -> Iterator[Outcome]:
     level=Level.SHOULD,
     lenses=[Lens.SPEC],
     source=f"{API}, Provider",
-    remedy="Give each region its vendor, region, status and accelerators; schemas/endpoints/provider_list.json says how.",
+    remedy="Give each region its vendor, status and accelerators, as schemas/endpoints/provider_list.json says.",
     each=probes.providers,
     on=Usable.VALUE,
 )
@@ -409,7 +430,8 @@ def as_asked(exchange: Exchange) -> Iterator[Finding]:
     Another machine, region or model costs another price and may not be allowed.
     """
     wanted = {key: value for key, value in _wish(exchange).items() if key != "name"}
-    wanted["model"] = {key: value for key, value in as_object(wanted.get("model")).items() if key != "image"}
+    # A branch may be told as the commit that it stood for, and a container with all its settings.
+    wanted["model"] = {k: v for k, v in as_object(wanted.get("model")).items() if k not in ("image", "revision")}
     yield from _differences(wanted, exchange.answer)
 
 
@@ -479,12 +501,11 @@ def conflict_changes_nothing(exchanges: Sequence[Exchange]) -> Iterator[Outcome]
     elif accepted(refused):
         yield NotApplicable("the second making was not refused; see endpoints.conflict")
     else:
-        told, kept = as_object(after.answer.get("compute")), as_object(before.answer.get("compute"))
-        for finding in _differences(kept, told, "/compute"):
+        for finding in _differences({"compute": _configuration(before)["compute"]}, after.answer):
             yield Finding(finding.expected, finding.got, finding.at, exchange_id=after.id)
 
 
-def _items(exchange: Exchange, facts: Facts) -> list[Any]:
+def _names(exchange: Exchange) -> list[Any]:
     return [item.get("name") for item in objects(exchange.answer.get("items"))]
 
 
@@ -497,14 +518,14 @@ def _items(exchange: Exchange, facts: Facts) -> list[Any]:
     joint=[probes.create, probes.listed],
     on=Usable.VALUE,
 )
-def listed(made: Exchange, exchange: Exchange, facts: Facts) -> Iterator[Finding]:
+def listed(made: Exchange, exchange: Exchange) -> Iterator[Finding]:
     """A new endpoint is in the list.
 
     What is not listed is forgotten, and paid for.
     """
     wanted = _wish(made).get("name")
-    if wanted not in _items(exchange, facts):
-        yield Finding(f"{show(wanted)} among the items", show(_items(exchange, facts)), at="/items", exchange_id=exchange.id)
+    if wanted not in _names(exchange):
+        yield Finding(f"{show(wanted)} among the items", show(_names(exchange)), at="/items", exchange_id=exchange.id)
 
 
 # Living
@@ -636,34 +657,35 @@ def update(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
             yield Finding(finding.expected, finding.got, finding.at, exchange_id=after.id)
 
 
-def _configuration(exchange: Exchange) -> dict[str, Any]:
-    """What an endpoint is, apart from how it is."""
-    return {key: exchange.answer.get(key) for key in ("type", "provider", "compute", "model")}
-
-
-def _without_change(exchange: Exchange) -> dict[str, Any]:
-    kept = _configuration(exchange)
-    compute = as_object(kept["compute"])
-    scaling = {k: v for k, v in as_object(compute.get("scaling")).items() if k != "maxReplica"}
-    return {**kept, "compute": {**compute, "scaling": scaling}}
-
-
 @check(
     "endpoints.update_only",
     level=Level.MUST,
     lenses=BOTH,
     source=f"{API}, UpdateEndpointRequest: nothing is required; {CLIENT}, update",
     remedy="Merge the body into the stored configuration, object by object; defaults are for new endpoints only.",
-    joint=[probes.still_running, probes.update, probes.updated],
-    on=Usable.VALUE,
+    across=[probes.still_running, probes.update, probes.updated],
+    on=Usable.COMPLETE,
 )
-def update_only(before: Exchange, sent: Exchange, after: Exchange) -> Iterator[Finding]:
+def update_only(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
     """A change changes only what was sent.
 
     The official client sends only what its caller names; whatever else is reset costs money or takes down a service.
     """
-    for finding in _differences(_without_change(before), after.answer):
+    before, after = _around_the_update(exchanges)
+    if before is None or after is None:
+        yield Undecided("could not tell: the endpoint cannot be read before and after an accepted change")
+        return
+    for finding in _differences(_configuration(before, "maxReplica"), after.answer):
         yield Finding(finding.expected, finding.got, finding.at, exchange_id=after.id)
+
+
+def _around_the_update(exchanges: Sequence[Exchange]) -> tuple[Exchange | None, Exchange | None]:
+    """The endpoint before an accepted change and when it was done, where both can be read."""
+    before, sent, after = (_last(exchanges, p) for p in (probes.still_running, probes.update, probes.updated))
+    if not accepted(sent):
+        return None, None
+    readable = [x if x is not None and accepted(x) and isinstance(x.json, dict) else None for x in (before, after)]
+    return readable[0], readable[1]
 
 
 @check(
@@ -869,14 +891,18 @@ def _clock(exchange: Exchange) -> datetime:
     lenses=[Lens.SPEC],
     source=f"{API}, Endpoint: updatedAt",
     remedy="Set `updatedAt` whenever the endpoint's configuration changes.",
-    joint=[probes.still_running, probes.update, probes.updated],
-    on=Usable.VALUE,
+    across=[probes.still_running, probes.update, probes.updated],
+    on=Usable.COMPLETE,
 )
-def updated_at(before: Exchange, sent: Exchange, after: Exchange) -> Iterator[Outcome]:
+def updated_at(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
     """A change is told by a later `updatedAt`.
 
     Tools that keep a copy look at it to know whether to read the endpoint again.
     """
+    before, after = _around_the_update(exchanges)
+    if before is None or after is None:
+        yield Undecided("could not tell: the endpoint cannot be read before and after an accepted change")
+        return
     old, new = (_moment(_status(x).get("updatedAt")) for x in (before, after))
     if old is None or new is None:
         yield Undecided("could not tell: there is no time to compare; see endpoints.timestamps and endpoints.shape")
@@ -954,7 +980,7 @@ def percentiles(exchange: Exchange) -> Iterator[Finding]:
     """
     times = as_object(exchange.answer.get("request_duration_ms"))
     told = [(key, times[key]) for key in ("p50", "p90", "p99") if is_number(times.get(key))]
-    for (low, small), (high, large) in zip(told, told[1:], strict=False):
+    for (low, small), (high, large) in pairwise(told):
         if small > large:
             yield Finding(f"{low} at most {high}", f"{small} and {large}", at=f"/request_duration_ms/{low}")
             return
@@ -1012,7 +1038,7 @@ def gone(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
     joint=[probes.create, probes.delete, probes.gone, probes.unlisted],
     on=Usable.COMPLETE,
 )
-def unlisted(made: Exchange, deleted: Exchange, after: Exchange, exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
+def unlisted(made: Exchange, deleted: Exchange, after: Exchange, exchange: Exchange) -> Iterator[Outcome]:
     """A deleted endpoint is not in the list any more.
 
     Tools delete what they find there, again and again.
@@ -1021,7 +1047,7 @@ def unlisted(made: Exchange, deleted: Exchange, after: Exchange, exchange: Excha
         yield NotApplicable("it is not gone; see endpoints.delete and endpoints.gone")
     elif not isinstance(exchange.json, dict):
         yield Undecided("could not tell: the list cannot be read")
-    elif _wish(made).get("name") in _items(exchange, facts):
+    elif _wish(made).get("name") in _names(exchange):
         got = f"{show(_wish(made).get('name'))} among the items"
         yield Finding("no such item", got, at="/items", exchange_id=exchange.id)
 

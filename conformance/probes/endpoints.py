@@ -119,9 +119,9 @@ def _machines(entry: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Kind, model and size of each machine of a region."""
     for machine in objects(entry.get("accelerators")):
         kind, model, sizes = machine.get("name"), machine.get("instanceType"), machine.get("instanceSizes")
-        if isinstance(kind, str) and isinstance(model, str) and isinstance(sizes, list) and sizes:
-            if isinstance(sizes[0], str):
-                yield kind, model, sizes[0]
+        size = sizes[0] if isinstance(sizes, list) and sizes else None
+        if isinstance(kind, str) and isinstance(model, str) and isinstance(size, str):
+            yield kind, model, size
 
 
 def place(context: Context) -> tuple[str, str, str, str, str]:
@@ -203,6 +203,7 @@ def _step(
     purpose: str,
     after: Probe,
     method: str = "GET",
+    *,
     below: str = "",
     body: Any = None,
     expects: Expects = Expects.SUCCESS,
@@ -227,16 +228,19 @@ def _namespace(id: str, purpose: str, after: Probe) -> Probe:
         return listing.build(context) if _made(context) else None
 
     build.__doc__ = purpose
-    declare: Callable[[Step], Probe] = probe(
-        f"endpoints.{id}", after=[create, after], applies=ENDPOINTS, writes=True
-    )
+    declare: Callable[[Step], Probe] = probe(f"endpoints.{id}", after=[create, after], applies=ENDPOINTS, writes=True)
     return declare(build)
 
 
 listed = _namespace("listed", "The list once more: the new endpoint must be in it.", conflict)
 started = _step("started", "The new endpoint, until it runs.", listed, poll=_until("running", "paused", "scaledToZero"))
 resume_running = _step(
-    "resume_running", "Resuming what runs: refused, or nothing.", started, "POST", "resume", expects=Expects.EITHER
+    "resume_running",
+    "Resuming what runs: refused, or nothing.",
+    started,
+    "POST",
+    below="resume",
+    expects=Expects.EITHER,
 )
 still_running = _step("still_running", "The endpoint after it was told to resume while it ran.", resume_running)
 update = _step(
@@ -258,18 +262,16 @@ bad_update = _step(
 unchanged = _step("unchanged", "The endpoint after the refused change.", bad_update)
 logs = _step("logs", "The endpoint's log.", unchanged, below="logs")
 metrics = _step("metrics", "The endpoint's metrics.", logs, below="metrics")
-pause = _step("pause", "Pausing the endpoint.", metrics, "POST", "pause")
+pause = _step("pause", "Pausing the endpoint.", metrics, "POST", below="pause")
 paused = _step("paused", "The endpoint, until it is paused.", pause, poll=_until("paused"))
-resume = _step("resume", "Resuming the paused endpoint.", paused, "POST", "resume")
+resume = _step("resume", "Resuming the paused endpoint.", paused, "POST", below="resume")
 resumed = _step("resumed", "The endpoint, until it runs again.", resume, poll=_until("running"))
-scale = _step("scale_to_zero", "Scaling the endpoint to zero.", resumed, "POST", "scale-to-zero")
+scale = _step("scale_to_zero", "Scaling the endpoint to zero.", resumed, "POST", below="scale-to-zero")
 scaled = _step("scaled", "The endpoint, until no copy runs.", scale, poll=_until("scaledToZero"))
 delete = _step("delete", "Deleting the endpoint.", scaled, "DELETE")
 gone = _step("gone", "The deleted endpoint, until it is gone.", delete, expects=Expects.REFUSAL, poll=_until_gone)
 unlisted = _namespace("unlisted", "The list once more: the deleted endpoint must not be in it.", gone)
-delete_again = _step(
-    "delete_again", "Deleting what is deleted already.", unlisted, "DELETE", expects=Expects.REFUSAL
-)
+delete_again = _step("delete_again", "Deleting what is deleted already.", unlisted, "DELETE", expects=Expects.REFUSAL)
 
 LISTS = (listing, listed, unlisted)
 TELLING = (
