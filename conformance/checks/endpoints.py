@@ -518,13 +518,15 @@ def _names(exchange: Exchange) -> list[Any]:
     joint=[probes.create, probes.listed],
     on=Usable.VALUE,
 )
-def listed(made: Exchange, exchange: Exchange) -> Iterator[Finding]:
+def listed(made: Exchange, exchange: Exchange) -> Iterator[Outcome]:
     """A new endpoint is in the list.
 
     What is not listed is forgotten, and paid for.
     """
     wanted = _wish(made).get("name")
-    if wanted not in _names(exchange):
+    if not isinstance(exchange.json, dict):
+        yield Undecided("could not tell: the list cannot be read; see endpoints.list_shape")
+    elif wanted not in _names(exchange):
         yield Finding(f"{show(wanted)} among the items", show(_names(exchange)), at="/items", exchange_id=exchange.id)
 
 

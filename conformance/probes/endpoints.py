@@ -25,6 +25,8 @@ GRACE_POLLS = 5
 """How often an endpoint is asked again that does not yet show what it was told: about two seconds in all."""
 COMING_UP = ("pending", "initializing", "updating")
 """The states that an endpoint leaves by itself."""
+STAYING = ("running", "paused", "scaledToZero")
+"""The states that it stays in until it is told otherwise. (One that has failed is not waited for.)"""
 WANTED_MAX, REFUSED_MIN = 2, -3
 """What the update asks for, and what the update asks for that must be refused."""
 
@@ -68,9 +70,8 @@ def _until(*wanted: str) -> Poll:
 
     def poll(exchange: Exchange, _: Facts) -> float | None:
         now = state(exchange)
-        if now is None or now in wanted or (now not in COMING_UP and exchange.trial > GRACE_POLLS):
-            return None
-        return None if now == "failed" else _wait_s(exchange)
+        waiting = now in COMING_UP or (now in STAYING and exchange.trial <= GRACE_POLLS)
+        return _wait_s(exchange) if waiting and now not in wanted else None
 
     return poll
 
@@ -264,7 +265,8 @@ logs = _step("logs", "The endpoint's log.", unchanged, below="logs")
 metrics = _step("metrics", "The endpoint's metrics.", logs, below="metrics")
 pause = _step("pause", "Pausing the endpoint.", metrics, "POST", below="pause")
 paused = _step("paused", "The endpoint, until it is paused.", pause, poll=_until("paused"))
-resume = _step("resume", "Resuming the paused endpoint.", paused, "POST", below="resume")
+still_paused = _step("still_paused", "The endpoint once more: it must not wake by itself.", paused)
+resume = _step("resume", "Resuming the paused endpoint.", still_paused, "POST", below="resume")
 resumed = _step("resumed", "The endpoint, until it runs again.", resume, poll=_until("running"))
 scale = _step("scale_to_zero", "Scaling the endpoint to zero.", resumed, "POST", below="scale-to-zero")
 scaled = _step("scaled", "The endpoint, until no copy runs.", scale, poll=_until("scaledToZero"))
@@ -284,6 +286,7 @@ TELLING = (
     unchanged,
     pause,
     paused,
+    still_paused,
     resume,
     resumed,
     scale,

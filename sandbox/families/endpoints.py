@@ -25,6 +25,8 @@ class Endpoint:
     body: dict[str, Any]
     coming: list[str] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    looks_left: int | None = None
+    """How often it can still be seen, where it is being deleted."""
 
     @property
     def state(self) -> str:
@@ -120,7 +122,7 @@ def listing(turn: Turn, server: Server) -> None:
     turn.payload = {
         "items": [
             endpoint.look(turn.base_url)
-            for (namespace, _), endpoint in _known(server).items()
+            for (namespace, _), endpoint in {**_known(server), **server.memory.get("endpoints.ghosts", {})}.items()
             if namespace == turn.parts["namespace"]
         ]
     }
@@ -135,6 +137,8 @@ def create(turn: Turn, server: Server) -> None:
     body = turn.body
     key = (turn.parts["namespace"], str(body.get("name")))
     if key in _known(server) and "endpoints.conflict" not in turn.skip:
+        if "endpoints.conflict_overwrites" in turn.skip:
+            _known(server)[key].body["compute"] = copy.deepcopy(body["compute"])
         raise ApiError(409, f"there is an endpoint {key[1]!r} already")
     compute, place = body.get("compute", {}), body.get("provider", {})
     if (place.get("vendor"), place.get("region"), True) not in REGIONS:
@@ -177,6 +181,10 @@ def get(turn: Turn, server: Server) -> None:
     if "endpoints.wake" in turn.skip and endpoint.state in ("paused", "scaledToZero"):
         endpoint.become("running")
     endpoint.advance()
+    if endpoint.looks_left is not None:
+        endpoint.looks_left -= 1
+        if endpoint.looks_left == 0:
+            del _known(server)[turn.parts["namespace"], turn.parts["name"]]
 
 
 @route("PUT", ONE, errors=ErrorForm.STATUS)
@@ -184,7 +192,12 @@ def update(turn: Turn, server: Server) -> None:
     """Change what the body names, and leave the rest."""
     turn.body = parse(turn.raw)
     endpoint = _one(turn, server)
-    _valid("endpoints/update_request.json", turn)
+    try:
+        _valid("endpoints/update_request.json", turn)
+    except ApiError:
+        if "endpoints.half_update" in turn.skip:
+            endpoint.body = _merged(endpoint.body, turn.body)
+        raise
     _start(turn, server)
     changed = _merged(endpoint.body, {k: v for k, v in turn.body.items() if k in ("type", "compute", "model")})
     scaling = changed["compute"]["scaling"]
@@ -211,10 +224,15 @@ def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 def delete(turn: Turn, server: Server) -> None:
     """Delete an endpoint; its name is free again."""
     _start(turn, server)
+    key = (turn.parts["namespace"], turn.parts["name"])
     if "endpoints.delete_blind" not in turn.skip:
         _one(turn, server)
-    if "endpoints.delete" not in turn.skip:
-        _known(server).pop((turn.parts["namespace"], turn.parts["name"]), None)
+    if "endpoints.delete_slowly" in turn.skip:
+        _known(server)[key].looks_left = 2
+    elif "endpoints.delete" not in turn.skip:
+        deleted = _known(server).pop(key, None)
+        if "endpoints.ghost" in turn.skip:
+            server.memory.setdefault("endpoints.ghosts", {})[key] = deleted
     turn.payload = b""
 
 
