@@ -297,10 +297,10 @@ async def _remove(entry: Entry, target: Target, transport: Transport) -> Removal
             continue
         for pause_s in PAUSES_S:
             look = await transport.send(Request("GET", entry.url, headers), LIMITS)
-            if look.status is None or not 200 <= look.status < 300:
+            if look.status in (404, 410):
                 return Removal(entry, True)
             await asyncio.sleep(pause_s)
-        said = f"HTTP {reply.status} to DELETE, but it is still there"
+        said = f"HTTP {reply.status} to DELETE, but it is not seen to be gone"
     return Removal(entry, False, said)
 
 
