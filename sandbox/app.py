@@ -48,6 +48,7 @@ class Sandbox:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         turn = Turn(scope["method"], unquote(scope["path"]), headers, bytes(raw), str(uuid.uuid4()))
         host = headers.get("host", "127.0.0.1")
+        turn.memory = self.memory
         turn.base_url = f"{scope.get('scheme', 'http')}://{host}"
         self._answer(turn)
         await self._send(turn, send)
@@ -56,12 +57,12 @@ class Sandbox:
         self.mutate(Stage.ARRIVAL, turn)
         form = ErrorForm.OPENAI
         try:
+            found = routes.find(turn.path)
+            form = found[0][0].errors if found else form
             if turn.crash:
                 raise ApiError(500, "internal server error", type="server_error")
-            found = routes.find(turn.path)
             if not found:
                 raise ApiError(404, f"there is nothing at {turn.path}", code="not_found")
-            form = found[0][0].errors
             self._dispatch(turn, found)
         except ApiError as error:
             turn.kind, turn.status, turn.payload = Kind.ERROR, error.status, _error(error, form)

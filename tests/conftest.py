@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from roadworthy.conformance.adapter import AdapterTable, adapted
 from roadworthy.conformance.check import Check
-from roadworthy.conformance.facts import Facts, VerdictLimits
+from roadworthy.conformance.facts import Facts, Jobs, VerdictLimits
 from roadworthy.conformance.plan import plan, select
 from roadworthy.conformance.run import Run, Runner, Settings
 from roadworthy.conformance.subject import Subject
@@ -34,6 +35,7 @@ def run_against(
     limits: VerdictLimits | None = None,
     settings: Settings | None = None,
     fuzz_examples: int = 24,
+    adapter: AdapterTable | None = None,
     subject: str = MODEL,
     **facts: Any,
 ) -> Run:
@@ -41,7 +43,7 @@ def run_against(
     from roadworthy.http.aiohttp_transport import AiohttpTransport
 
     async def go() -> Run:
-        transport = AiohttpTransport()
+        transport = adapted(AiohttpTransport(), adapter or AdapterTable(), url)
         try:
             about = Subject.parse(subject)
             frame = Facts(
@@ -53,6 +55,7 @@ def run_against(
                 limits=limits or VerdictLimits(),
                 fuzz_examples=fuzz_examples,
                 probe_advertised_models=3,
+                jobs=Jobs(interval_s=0.01),
                 **facts,
             )
             chosen = checks if checks is not None else select()
