@@ -13,7 +13,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Container, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -24,6 +25,7 @@ from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.probes.endpoints import PREFIX
 from roadworthy.conformance.subject import Api
 from roadworthy.conformance.target import Target
+from roadworthy.conformance.words import is_integer
 from roadworthy.errors import UsageError
 from roadworthy.http.message import Failure, FailureKind, Limits, Reply, Request, Transport
 
@@ -34,6 +36,9 @@ STATE_DIR = "ROADWORTHY_STATE_DIR"
 FILE = "endpoints.jsonl"
 LIMITS = Limits(total_timeout_s=20.0)
 ATTEMPTS = 3
+SETTLE_S = 10.0
+"""A request to make an endpoint that nobody saw answered may still be at work for so long: until then, that the
+endpoint is not there does not mean that it will not come."""
 PAUSES_S = (0.1, 0.5, 1.0, 2.0)
 """The waits between looks at an endpoint whose deletion was accepted, until it is gone."""
 _RUN = re.compile(r"[0-9a-f]{1,64}")
@@ -48,6 +53,8 @@ class Entry:
     namespace: str
     name: str
     run: str
+    at: int = 0
+    """When it was noted, in unix seconds."""
 
     @property
     def url(self) -> str:
@@ -176,7 +183,11 @@ def _entry(line: bytes) -> Entry | None:
     value = as_object(strict_json.loads(line))
     fields = [value.get(key) for key in ("base_url", "namespace", "name", "run")]
     texts = [field for field in fields if isinstance(field, str)]
-    return Entry(*texts) if len(texts) == len(fields) and texts[2].startswith(PREFIX) else None
+    at = value.get("at", 0)
+    if len(texts) < len(fields) or not texts[2].startswith(PREFIX) or not is_integer(at):
+        return None
+    base_url, namespace, name, run = texts
+    return Entry(base_url, namespace, name, run, at)
 
 
 class Guard:
@@ -189,11 +200,19 @@ class Guard:
         self._run = run
         self._mine: dict[tuple[str, ...], Entry] = {}
         self._deleted: dict[tuple[str, ...], Entry] = {}
+        self._answered: set[Entry] = set()
+        self._making: set[asyncio.Task[Reply]] = set()
 
     @property
     def left(self) -> list[Entry]:
         """What this run has asked for and what is not known to be gone."""
         return list(self._mine.values())
+
+    async def finish(self, target: Target) -> list[Removal]:
+        """Remove what is left, once every request that makes something has been answered."""
+        if self._making:
+            await asyncio.wait(self._making)
+        return await remove(self.left, target, self._inner, self._journal, answered=self._answered)
 
     async def send(self, request: Request, limits: Limits) -> Reply:
         """Send a request, if it reads or is about what this run has made."""
@@ -224,11 +243,20 @@ class Guard:
         first = key not in self._mine
         if first:
             try:
-                self._note(Entry(self._base_url, namespace, name, self._run))
+                self._note(Entry(self._base_url, namespace, name, self._run, int(time.time())))
             except OSError as error:
                 del self._mine[key]
                 return _unsent(f"not sent: the journal cannot be written: {error.strerror or error}")
+        # A run that is cancelled meanwhile must still learn whether there is something to remove.
+        task = asyncio.ensure_future(self._ask(request, limits, key, first=first))
+        self._making.add(task)
+        task.add_done_callback(self._making.discard)
+        return await asyncio.shield(task)
+
+    async def _ask(self, request: Request, limits: Limits, key: tuple[str, ...], *, first: bool) -> Reply:
         reply = await self._inner.send(request, limits)
+        if reply.status is not None and reply.status < 500:
+            self._answered.add(self._mine[key])
         if first and reply.status == 409:
             # Somebody has this name already: it is theirs, and we must not delete it.
             self._drop(key)
@@ -269,13 +297,20 @@ def _gone(status: int | None) -> bool:
 
 
 async def remove(
-    entries: Iterable[Entry], target: Target, transport: Transport, journal: Journal | None = None
+    entries: Iterable[Entry],
+    target: Target,
+    transport: Transport,
+    journal: Journal,
+    *,
+    answered: Container[Entry] = (),
 ) -> list[Removal]:
-    """Delete endpoints, look whether they are gone, and take those off the journal. Never raises for a server."""
-    journal = journal or Journal()
+    """Delete endpoints, look whether they are gone, and take those off the journal. Never raises for a server.
+
+    `answered` holds those of which the request to make them was seen to be over.
+    """
     removals = []
     for entry in entries:
-        removal = await _remove(entry, target, transport)
+        removal = await _remove(entry, target, transport, settled=entry in answered)
         if removal.gone:
             with contextlib.suppress(OSError):
                 journal.remove(entry)
@@ -283,15 +318,22 @@ async def remove(
     return removals
 
 
-async def _remove(entry: Entry, target: Target, transport: Transport) -> Removal:
+async def _remove(entry: Entry, target: Target, transport: Transport, *, settled: bool) -> Removal:
     key = (("Authorization", f"Bearer {target.api_key}"),) if target.api_key else ()
     headers = (("Accept", "application/json"), ("User-Agent", "roadworthy"), *key, *target.headers)
     said = ""
-    for attempt in range(ATTEMPTS):
-        await asyncio.sleep(PAUSES_S[attempt] if attempt else 0)
+    attempts = 0
+    while attempts < ATTEMPTS:
+        await asyncio.sleep(PAUSES_S[attempts] if attempts else 0)
         reply = await transport.send(Request("DELETE", entry.url, headers), LIMITS)
         if reply.status in (404, 410):
-            return Removal(entry, True, found=attempt > 0)
+            wait_s = 0.0 if settled else min(SETTLE_S, entry.at + SETTLE_S - time.time())
+            if wait_s <= 0:
+                return Removal(entry, True, found=bool(said))
+            await asyncio.sleep(wait_s)
+            settled = True
+            continue
+        attempts += 1
         if not _gone(reply.status):
             said = reply.failure.message if reply.failure and reply.status is None else f"HTTP {reply.status} to DELETE"
             continue
@@ -337,10 +379,14 @@ async def guarded(
         try:
             yield guard
         finally:
-            _report(await _to_the_end(remove(guard.left, target, transport, journal)), "made by this run", tell)
+            await _to_the_end(_finish(guard, target, tell))
 
 
-async def _to_the_end(work: Coroutine[None, None, list[Removal]]) -> list[Removal]:
+async def _finish(guard: Guard, target: Target, tell: Tell) -> None:
+    _report(await guard.finish(target), "made by this run", tell)
+
+
+async def _to_the_end(work: Coroutine[None, None, None]) -> None:
     """Finish some work even when cancelled meanwhile; the cancellation is passed on afterwards."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
@@ -349,9 +395,9 @@ async def _to_the_end(work: Coroutine[None, None, list[Removal]]) -> list[Remova
             await asyncio.shield(task)
         except asyncio.CancelledError as error:
             cancelled = error
+    task.result()
     if cancelled is not None:
         raise cancelled
-    return task.result()
 
 
 def _report(removals: Sequence[Removal], whose: str, tell: Tell) -> None:

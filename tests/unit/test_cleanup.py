@@ -52,6 +52,8 @@ def journal(tmp_path) -> Journal:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(cleanup, "PAUSES_S", (0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(cleanup, "SETTLE_S", 0.0)
+    monkeypatch.setattr(cleanup.time, "time", lambda: 0.0)
 
 
 def send(guard: Guard, method: str, path: str, body: object = None) -> Reply:
@@ -225,3 +227,62 @@ def test_runs_that_make_nothing_are_left_alone(monkeypatch, tmp_path, facts):
 
     asyncio.run(go())
     assert not (tmp_path / "none").exists()
+
+
+class Slow:
+    """A provider that makes what it is asked for a while later, whether or not anybody still listens."""
+
+    def __init__(self, *, answers: bool) -> None:
+        self.answers = answers
+        self.there: set[str] = set()
+        self.later: list[asyncio.Task[None]] = []
+
+    async def send(self, request: Request, limits: Limits) -> Reply:
+        if request.method == "POST":
+            task = asyncio.ensure_future(self._make())
+            self.later.append(task)
+            if not self.answers:
+                return Reply(None, failure=Failure(FailureKind.DISCONNECTED, "the connection was cut"))
+            await asyncio.shield(task)
+            return Reply(201)
+        if request.url not in self.there:
+            return Reply(404)
+        if request.method == "DELETE":
+            self.there.discard(request.url)
+        return Reply(200)
+
+    async def _make(self) -> None:
+        await asyncio.sleep(0.2)
+        self.there.add(ENTRY.url)
+
+    async def aclose(self) -> None:
+        raise AssertionError("nobody may close it")
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_what_is_made_after_the_run_was_cancelled_is_removed_too(monkeypatch, tmp_path, answers):
+    monkeypatch.setenv("ROADWORTHY_STATE_DIR", str(tmp_path))
+    monkeypatch.setattr(cleanup, "SETTLE_S", 0.5)
+    provider = Slow(answers=answers)
+    said: list[str] = []
+
+    async def run() -> None:
+        async with cleanup.guarded(TARGET, FACTS, provider, said.append) as sender:
+            await sender.send(Request("POST", f"{BASE}/endpoint/team", (), b'{"name": "roadworthy-a"}'), Limits())
+            await asyncio.sleep(60)
+
+    async def go() -> None:
+        task = asyncio.ensure_future(run())
+        await asyncio.sleep(0.05)
+        # Once while it is being made, and once more while it is being removed.
+        for _ in range(2):
+            task.cancel()
+            await asyncio.sleep(0.05)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert all(task.done() for task in provider.later)
+
+    asyncio.run(go())
+    assert provider.there == set()
+    assert Journal().entries() == []
+    assert said == ["removed the endpoint team/roadworthy-a, made by this run"]
