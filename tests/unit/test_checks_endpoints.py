@@ -11,6 +11,7 @@ import pytest
 from exchanges import exchange
 
 from roadworthy.conformance.check import CHECKS
+from roadworthy.conformance.dry_run import outline, totals
 from roadworthy.conformance.exchange import Exchange
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.judge import judge
@@ -193,3 +194,12 @@ def test_whole_seconds_are_not_taken_for_a_clock_that_stands(old, new, date, goo
 def test_an_account_that_may_not_make_endpoints_proves_nothing_against_the_api():
     assert verdict("endpoints.created", made(status=402)).verdict is Verdict.INCONCLUSIVE
     assert verdict("endpoints.created", made(status=400)).verdict is Verdict.FAIL
+
+
+def test_a_dry_run_counts_no_tokens_and_no_writes_without_leave():
+    reads = outline(plan(replace(FACTS, allow_writes=False), MINE), Settings())
+    assert {item.skipped for item in reads if item.probe.writes} == {"needs --allow-writes"}
+    assert totals(reads) == (5, 0, 0)
+    requests, *tokens = totals(outline(plan(FACTS, MINE), Settings()))
+    assert requests == len(STEPS)
+    assert tokens == [0, 0]
