@@ -620,7 +620,7 @@ def transitions(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
     lenses=[Lens.SPEC],
     source=f"{API}, resumeEndpoint: a previously paused endpoint",
     remedy="Refuse to resume what runs, or do nothing.",
-    across=[probes.started, probes.resume_running, probes.still_running],
+    across=[probes.started, probes.resume_running, probes.update],
     on=Usable.COMPLETE,
 )
 def resume_keeps(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
@@ -628,7 +628,7 @@ def resume_keeps(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
 
     Scripts resume to be sure, and must not take down what serves.
     """
-    before, after = _last(exchanges, probes.started), _last(exchanges, probes.still_running)
+    before, after = _last(exchanges, probes.started), _last(exchanges, probes.update)
     if before is None or after is None or state(before) != "running":
         yield Undecided("could not tell: it was not running before")
     elif state(after) is None:
@@ -667,7 +667,7 @@ def update(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
     lenses=BOTH,
     source=f"{API}, UpdateEndpointRequest: nothing is required; {CLIENT}, update",
     remedy="Merge the body into the stored configuration, object by object; defaults are for new endpoints only.",
-    across=[probes.still_running, probes.update, probes.updated],
+    across=[probes.started, probes.update, probes.updated],
     on=Usable.COMPLETE,
 )
 def update_only(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
@@ -685,7 +685,7 @@ def update_only(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
 
 def _around_the_update(exchanges: Sequence[Exchange]) -> tuple[Exchange | None, Exchange | None]:
     """The endpoint before an accepted change and when it was done, where both can be read."""
-    before, sent, after = (_last(exchanges, p) for p in (probes.still_running, probes.update, probes.updated))
+    before, sent, after = (_last(exchanges, p) for p in (probes.started, probes.update, probes.updated))
     if not accepted(sent):
         return None, None
     readable = [x if x is not None and accepted(x) and isinstance(x.json, dict) else None for x in (before, after)]
@@ -715,7 +715,7 @@ def bad_update(exchange: Exchange) -> Iterator[Outcome]:
     lenses=[Lens.SPEC],
     source=f"{API}, updateEndpoint: 400",
     remedy="Validate the whole body before any of it is stored.",
-    across=[probes.updated, probes.bad_update, probes.unchanged],
+    across=[probes.updated, probes.bad_update, probes.pause],
     on=Usable.COMPLETE,
 )
 def bad_update_changes_nothing(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
@@ -724,7 +724,7 @@ def bad_update_changes_nothing(exchanges: Sequence[Exchange]) -> Iterator[Outcom
     Callers that were refused believe that nothing has changed.
     """
     before, sent = _last(exchanges, probes.updated), _last(exchanges, probes.bad_update)
-    after = _last(exchanges, probes.unchanged)
+    after = _last(exchanges, probes.pause)
     if before is None or sent is None or after is None or state(before) is None or state(after) is None:
         yield Undecided("could not tell: the endpoint cannot be read before and after the refused change")
     elif accepted(sent):
@@ -895,7 +895,7 @@ def _clock(exchange: Exchange) -> datetime:
     lenses=[Lens.SPEC],
     source=f"{API}, Endpoint: updatedAt",
     remedy="Set `updatedAt` whenever the endpoint's configuration changes.",
-    across=[probes.still_running, probes.update, probes.updated],
+    across=[probes.started, probes.update, probes.updated],
     on=Usable.COMPLETE,
 )
 def updated_at(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
@@ -1074,3 +1074,108 @@ def delete_again(after: Exchange, exchange: Exchange) -> Iterator[Outcome]:
         yield NotApplicable("it is not gone; see endpoints.gone")
     elif exchange.status is not None and exchange.status < 500 and exchange.status != 404:
         yield Finding("HTTP 404", _got(exchange), at="status", exchange_id=exchange.id)
+
+
+@check(
+    "endpoints.list_agrees",
+    level=Level.SHOULD,
+    lenses=BOTH,
+    source=f"{API}, listEndpoints: whole endpoints",
+    remedy="Fill the list from where single endpoints are read.",
+    joint=[probes.create, probes.listed],
+    on=Usable.VALUE,
+)
+def list_agrees(made: Exchange, exchange: Exchange) -> Iterator[Outcome]:
+    """The list tells of an endpoint what its own route tells.
+
+    Boards are filled from the list, and decisions are made by them.
+    """
+    items = objects(exchange.answer.get("items"))
+    own = next((item for item in items if item.get("name") == _wish(made).get("name")), None)
+    if own is None:
+        yield NotApplicable("it is not in the list; see endpoints.listed")
+    else:
+        # The conflict in between asks for another number of copies; whether it was obeyed is a check of its own.
+        for finding in _differences(_configuration(made, "maxReplica"), own, "/items/*"):
+            yield Finding(finding.expected, finding.got, finding.at, exchange_id=exchange.id)
+
+
+@check(
+    "endpoints.account",
+    level=Level.SHOULD,
+    lenses=[Lens.SPEC],
+    source=f"{API}, Endpoint: accountId",
+    remedy="Tell the account that the endpoint was made in.",
+    across=probes.TELLING,
+    on=Usable.VALUE,
+)
+def account(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
+    """An endpoint belongs to one account all its life.
+
+    Costs are shared out by it.
+    """
+    known = [(x, told) for x in exchanges if isinstance(told := x.answer.get("accountId"), str)]
+    for exchange, told in known:
+        if told != known[0][1]:
+            yield Finding(show(known[0][1]), show(told), at="/accountId", exchange_id=exchange.id)
+            return
+
+
+@check(
+    "endpoints.not_cached",
+    level=Level.SHOULD,
+    lenses=[Lens.SPEC],
+    source="RFC 9111, section 5.2.2",
+    remedy="Send `Cache-Control: no-store` with everything that changes by itself.",
+    each=[probes.started, probes.paused, probes.scaled],
+    on=Usable.SUCCESS,
+)
+def not_cached(exchange: Exchange) -> Iterator[Finding]:
+    """What is told of an endpoint may not be kept by caches on the way.
+
+    Clients that wait for a state would be shown an old one again and again.
+    """
+    told = (exchange.reply.header("cache-control") or "").lower()
+    age = re.search(r"(?:s-)?max-?age\s*=\s*\"?0*([1-9]\d*)", told)
+    if age and not re.search(r"no-store|no-cache", told):
+        yield Finding("no-store, no-cache or no age", show(told), at="header Cache-Control")
+
+
+@check(
+    "endpoints.created_now",
+    level=Level.SHOULD,
+    lenses=[Lens.SPEC],
+    source=f"{API}, Endpoint: createdAt",
+    remedy="Take the time of making from the clock, in UTC.",
+    each=probes.create,
+    on=Usable.VALUE,
+)
+def created_now(exchange: Exchange) -> Iterator[Outcome]:
+    """A new endpoint was made now, by the server's own clock.
+
+    Whoever counts hours from a wrong time counts a wrong price.
+    """
+    told = _moment(_status(exchange).get("createdAt"))
+    if told is None:
+        yield NotApplicable("there is no time; see endpoints.shape and endpoints.timestamps")
+    elif abs(_clock(exchange) - told) > timedelta(minutes=5):
+        yield Finding(f"about {_clock(exchange).isoformat()}", told.isoformat(), at="/status/createdAt")
+
+
+@check(
+    "endpoints.error_rate",
+    level=Level.SHOULD,
+    lenses=[Lens.SPEC],
+    source=f"{API}, EndpointMetrics: error_rate",
+    remedy="Divide the failed requests by all requests.",
+    each=probes.metrics,
+    on=Usable.SUCCESS,
+)
+def error_rate(exchange: Exchange) -> Iterator[Finding]:
+    """The share of failed requests is at most all of them, as a fraction or in percent.
+
+    A rate above all is a count, and alarms set on a share go off for ever.
+    """
+    told = exchange.answer.get("error_rate")
+    if is_number(told) and told > 100:
+        yield Finding("at most 1, or 100 percent", show(told), at="/error_rate")

@@ -478,6 +478,45 @@ def delete_blind(turn: Turn) -> None:
     turn.skip.add("endpoints.delete_blind")
 
 
+@fault(
+    "endpoints.list_disagrees", caught_by={"endpoints.list_agrees"}, at=Stage.PAYLOAD, on=ENDPOINT, subjects=SUBJECTS
+)
+def list_disagrees(turn: Turn) -> None:
+    """The list tells of another machine than the endpoint itself."""
+    if _is(turn, "GET", LIST):
+        for item in turn.payload["items"]:
+            item["compute"]["instanceSize"] = "x16"
+
+
+@fault("endpoints.account_moves", caught_by={"endpoints.account"}, at=Stage.PAYLOAD, on=ENDPOINT, subjects=SUBJECTS)
+def account_moves(turn: Turn) -> None:
+    """The account is another when the endpoint is looked at."""
+    if _is(turn, "GET", ONE):
+        turn.payload["accountId"] = "0"
+
+
+@fault("endpoints.cached", caught_by={"endpoints.not_cached"}, at=Stage.HEAD, on=ENDPOINT, subjects=SUBJECTS)
+def cached(turn: Turn) -> None:
+    """Caches may keep a state for an hour."""
+    turn.headers["cache-control"] = "public, max-age=3600"
+
+
+@fault("endpoints.clock_wrong", caught_by={"endpoints.created_now"}, at=Stage.PAYLOAD, on=ENDPOINT, subjects=SUBJECTS)
+def clock_wrong(turn: Turn) -> None:
+    """The server's clock is a day behind."""
+    for told in _told(turn):
+        for key in ("createdAt", "updatedAt"):
+            moment = datetime.fromisoformat(told["status"][key])
+            told["status"][key] = (moment - timedelta(days=1)).isoformat()
+
+
+@fault("endpoints.error_count", caught_by={"endpoints.error_rate"}, at=Stage.PAYLOAD, on=ENDPOINT, subjects=SUBJECTS)
+def error_count(turn: Turn) -> None:
+    """The rate of errors is a count."""
+    if turn.path.endswith("/metrics"):
+        turn.payload["error_rate"] = 512
+
+
 @variation("endpoints.resume_noop", at=Stage.REQUEST, on=ENDPOINT, subjects=SUBJECTS)
 def resume_noop(turn: Turn) -> None:
     """Resuming what runs does nothing: the document does not say that it is refused."""

@@ -187,7 +187,7 @@ def test_which_changes_of_state_are_legal(steps, good):
 def test_whole_seconds_are_not_taken_for_a_clock_that_stands(old, new, date, good):
     body = json.dumps({"status": {"state": "running", "updatedAt": new}}).encode()
     after = exchange("endpoints.updated", body, headers=(("content-type", "application/json"), ("date", date)))
-    seen = (told(probes.still_running, updatedAt=old), told(probes.update), after)
+    seen = (told(probes.started, updatedAt=old), told(probes.update), after)
     assert (verdict("endpoints.updated_at", *seen).verdict is Verdict.PASS) is good
 
 
