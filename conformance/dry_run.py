@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from roadworthy.conformance.exchange import as_object, objects
+from roadworthy.conformance.facts import inference
 from roadworthy.conformance.plan import Plan
 from roadworthy.conformance.probe import Auth, Context, Draft, Expects, Probe
 from roadworthy.conformance.run import Settings
@@ -43,6 +44,8 @@ def _outline(probe: Probe, plan: Plan, settings: Settings) -> Outline:
     lacking = plan.facts.lacks(probe.needs)
     if lacking:
         return Outline(probe, None, 0, 0, 0, 0, skipped=lacking)
+    if probe.writes and not plan.facts.allow_writes:
+        return Outline(probe, None, 0, 0, 0, 0, skipped="needs --allow-writes")
     repeat = probe.times(plan.facts)
     trials = any(check.bar is not None and probe in check.probes for check in plan.checks)
     most = max(repeat, settings.max_trials) if trials else repeat
@@ -51,8 +54,12 @@ def _outline(probe: Probe, plan: Plan, settings: Settings) -> Outline:
     if not known:
         if not probe.after:
             return Outline(probe, None, 0, 0, 0, 0, skipped="switched off")
+        if not inference(plan.facts):
+            return Outline(probe, None, 0, most, 0, 0)
         budget = plan.facts.max_tokens
         return Outline(probe, None, 0, most, most * (TEMPLATE_TOKENS + 4 * budget), most * budget)
+    if not inference(plan.facts):
+        return Outline(probe, known[0], min(repeat, len(known)), len(known), 0, 0)
     prompt = sum(_prompt_tokens(draft) for draft in known)
     completion = sum(_completion_tokens(draft, plan.facts.max_tokens) for draft in known)
     return Outline(probe, known[0], min(repeat, len(known)), len(known), prompt, completion)

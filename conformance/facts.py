@@ -97,6 +97,8 @@ class Facts:
     """Whether resources may be made on the target, all of which the run removes again."""
     namespace: str = "roadworthy"
     """The account below which dedicated endpoints are managed."""
+    run: str = ""
+    """A random word of this run, so that what it makes is named as nothing else is."""
 
     jobs: Jobs = field(default_factory=Jobs)
     """How the subject's API is spoken, where its family is `jobs`."""
@@ -149,6 +151,11 @@ def chat(facts: Facts) -> bool:
 def anything(_: Facts) -> bool:
     """Whatever the subject is."""
     return True
+
+
+def inference(facts: Facts) -> bool:
+    """Whatever is asked of a model; the management of endpoints is charged by the hour, not by the request."""
+    return facts.api is not Api.ENDPOINTS
 
 
 def asked(api: Api, task: str | None = None) -> Applies:

@@ -116,6 +116,8 @@ class Probe:
     """Whether nothing else is sent where this one gets no usable answer."""
     poll: Poll | None = None
     """Gives the seconds to wait before asking once more, or None once the answer is final."""
+    writes: bool = False
+    """Whether it changes the target, or reads what such a change has made: sent only where writes are allowed."""
 
     def times(self, facts: Facts) -> int:
         """How often it is sent in any case, given these facts."""
@@ -139,6 +141,7 @@ def probe(
     applies: Applies = chat,
     gate: bool = False,
     poll: Poll | None = None,
+    writes: bool = False,
 ) -> Callable[[Builder], Probe]:
     """Declare a probe; the builder's docstring is its purpose.
 
@@ -151,7 +154,9 @@ def probe(
         if not build.__doc__:
             raise ValueError(f"the probe {id!r} has no docstring to say its purpose")
         purpose = " ".join(build.__doc__.split())
-        PROBES[id] = Probe(id, purpose, build, expects, tuple(needs), tuple(after), phase, repeat, applies, gate, poll)
+        PROBES[id] = Probe(
+            id, purpose, build, expects, tuple(needs), tuple(after), phase, repeat, applies, gate, poll, writes
+        )
         return PROBES[id]
 
     return declare

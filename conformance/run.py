@@ -171,6 +171,9 @@ class Runner:
     async def _send_probe(self, probe: Probe) -> None:
         if self._facts.lacks(probe.needs):
             return
+        if probe.writes and not self._facts.allow_writes:
+            self._unsent[probe.id] = "nothing to ask: it changes the target, which needs --allow-writes"
+            return
         times = probe.times(self._facts)
         if times == 0:
             self._unsent[probe.id] = "nothing to ask: switched off"

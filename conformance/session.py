@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from roadworthy import __version__
+from roadworthy.conformance import cleanup
 from roadworthy.conformance.baseline import Baseline
 from roadworthy.conformance.check import Check
 from roadworthy.conformance.judge import judge
@@ -42,9 +45,10 @@ async def check(
     )
     runs = []
     for subject in map(settings.subject, models):
-        frame = settings.facts(target, subject, int(time.time()))
-        runner = Runner(target, transport, plan(frame, checks), bounds, watch(subject.label) if watch else None)
-        runs.append(await runner.run())
+        frame = replace(settings.facts(target, subject, int(time.time())), run=uuid.uuid4().hex)
+        async with cleanup.guarded(target, frame, transport) as sender:
+            runner = Runner(target, sender, plan(frame, checks), bounds, watch(subject.label) if watch else None)
+            runs.append(await runner.run())
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             break

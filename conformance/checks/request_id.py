@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange
-from roadworthy.conformance.facts import Facts
+from roadworthy.conformance.facts import Facts, inference
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import show
 
@@ -34,6 +34,7 @@ def _first_missing(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Find
     remedy="Set the header on every response, from one place that all routes share.",
     across=[],
     on=Usable.RESPONSE,
+    applies=inference,
 )
 def present(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Finding]:
     """Every answer carries the request id in its header.
@@ -51,6 +52,7 @@ def present(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Finding]:
     remedy="Set the header before the stream begins.",
     across=[],
     on=Usable.RESPONSE,
+    applies=inference,
 )
 def on_streams(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Finding]:
     """Every streamed answer carries the request id in its header too.
@@ -68,6 +70,7 @@ def on_streams(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Finding]
     remedy="Set the header in the middleware that wraps error handling as well.",
     across=[],
     on=Usable.RESPONSE,
+    applies=inference,
 )
 def on_errors(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Finding]:
     """Errors carry the request id in their header as well.
@@ -86,6 +89,7 @@ def on_errors(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Finding]:
     remedy="Make a new id for each request.",
     across=[],
     on=Usable.RESPONSE,
+    applies=inference,
 )
 def unique(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Finding]:
     """No two requests have the same id.
@@ -112,6 +116,7 @@ def unique(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Finding]:
     remedy="Use a UUID.",
     across=[],
     on=Usable.RESPONSE,
+    applies=inference,
 )
 def is_uuid(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Outcome]:
     """The request id is a UUID.

@@ -86,6 +86,12 @@ def check(
     request_id_header: Annotated[
         str | None, typer.Option(help="Header that carries the request id [default: Inference-Id].")
     ] = None,
+    allow_writes: Annotated[
+        bool, typer.Option("--allow-writes", help="May make dedicated endpoints, and remove them again.")
+    ] = False,
+    namespace: Annotated[
+        str | None, typer.Option(help="Account that dedicated endpoints belong to [default: roadworthy].")
+    ] = None,
     ca_file: Annotated[Path | None, typer.Option(help="Also trust the certificates in this PEM file.")] = None,
     baseline: BaselineFile = None,
     write_baseline: WriteBaseline = None,
@@ -127,6 +133,8 @@ def check(
                 "seed": seed,
                 "fuzz_examples": fuzz_examples,
                 "advertised_models": advertised_models,
+                "allow_writes": allow_writes or None,
+                "namespace": namespace,
                 "baseline": baseline,
             },
             "reports": {
@@ -144,6 +152,23 @@ def check(
         price=price,
         quiet=quiet,
     ).run()
+
+
+@app.command()
+def cleanup(
+    url: Annotated[str | None, typer.Argument(metavar="[URL]", help="Base URL of the API, as for `check`.")] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option("--api-key-env", metavar="NAME", help="Variable with the key [default: ROADWORTHY_API_KEY]."),
+    ] = None,
+    namespace: Annotated[str | None, typer.Option(help="Only what was made in this account.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings, as for `check`.")] = None,
+    ca_file: Annotated[Path | None, typer.Option(help="Also trust the certificates in this PEM file.")] = None,
+) -> None:
+    """Delete the dedicated endpoints that earlier checks of this API have left behind, and nothing else."""
+    from roadworthy.cli.cleanup import run
+
+    run(config, {"url": url, "api_key_env": api_key_env, "ca_file": ca_file}, namespace)
 
 
 @app.command()
