@@ -57,6 +57,8 @@ class Retry:
     status: int
     retry_after: str | None
     waited_s: float
+    said: str = ""
+    """The beginning of its body."""
 
 
 @dataclass(frozen=True)

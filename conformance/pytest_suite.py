@@ -26,6 +26,7 @@ import pytest
 from roadworthy.config import read_toml, validate
 from roadworthy.conformance import baseline as baselines
 from roadworthy.conformance import recording, session
+from roadworthy.conformance.adapter import adapted
 from roadworthy.conformance.baseline import Baseline
 from roadworthy.conformance.check import Check
 from roadworthy.conformance.exchange import Exchange
@@ -118,7 +119,8 @@ class Inquiry:
     async def _send(self, wanted: Mapping[str, Sequence[Check]]) -> list[Run]:
         from roadworthy.http.aiohttp_transport import AiohttpTransport
 
-        transport = AiohttpTransport(ca_file=self.settings.target.ca_file)
+        connection = AiohttpTransport(ca_file=self.settings.target.ca_file)
+        transport = adapted(connection, self.settings.adapter, self.provider.base_url)
         try:
             reports = [
                 await session.check(self.provider, [model], self.settings, checks, transport)

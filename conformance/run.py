@@ -10,20 +10,23 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from roadworthy.conformance import statistics
+from roadworthy.conformance import statistics, strict_json
 from roadworthy.conformance.capability import detect
 from roadworthy.conformance.check import Check
-from roadworthy.conformance.exchange import Exchange, Retry
+from roadworthy.conformance.exchange import Exchange, Retry, as_object
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.judge import describe, judge
 from roadworthy.conformance.plan import Plan
 from roadworthy.conformance.probe import Auth, Context, Draft, Phase, Poll, Probe
 from roadworthy.conformance.target import Target
+from roadworthy.conformance.words import is_number
 from roadworthy.http.message import Headers, Reply, Request, Transport
 from roadworthy.http.redact import Redactor
 from roadworthy.schemas import manifest
 
 WRONG_KEY = "roadworthy-wrong-key-0000000000000000"
+SAID_BYTES = 1_000
+"""How much is kept of an answer that only asks to wait."""
 FIRST_TRIALS = 4
 """The fewest trials whose Wilson interval can clear a bar of one half."""
 
@@ -245,7 +248,8 @@ class Runner:
                 or self._requests >= self._settings.max_requests
             ):
                 break
-            retries.append(Retry(reply.status or 0, reply.header("retry-after"), wait_s))
+            said = self._redactor.reply(reply).body[:SAID_BYTES].decode(errors="replace")
+            retries.append(Retry(reply.status or 0, reply.header("retry-after"), wait_s, said))
             waited += wait_s
             await asyncio.sleep(wait_s)
         return Exchange(
@@ -263,6 +267,8 @@ class Runner:
         if reply.status not in (429, 503) or retries >= self._settings.max_retries:
             return None
         asked = retry_after_s(reply.header("retry-after"))
+        if asked is None:
+            asked = estimated_time_s(reply.body)
         if asked is not None:
             return asked
         return float(2**retries) * (0.5 + self._random.random() / 2)
@@ -295,6 +301,12 @@ class Runner:
         key = self._target.api_key
         own = (("Authorization", f"Bearer {key}"),) if key else ()
         return own + self._target.headers
+
+
+def estimated_time_s(body: bytes) -> float | None:
+    """Seconds that a loading model says it needs (serverless API, ModelLoadingResponse), or None."""
+    value = as_object(strict_json.loads(body[:SAID_BYTES])).get("estimated_time")
+    return max(0.0, float(value)) if is_number(value) else None
 
 
 def retry_after_s(value: str | None) -> float | None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from roadworthy.conformance.adapter import AdapterTable
 from roadworthy.conformance.facts import Ability, Capability, Facts, VerdictLimits
 from roadworthy.conformance.subject import Subject
 from roadworthy.conformance.target import Target
@@ -96,6 +97,7 @@ class CheckSettings(_Table):
     capabilities: Capabilities = {}
     models: dict[str, ModelTable] = {}
     reports: ReportsTable = ReportsTable()
+    adapter: AdapterTable = AdapterTable()
 
     def subject(self, text: str) -> Subject:
         """The subject that a notation names, with what `[models."..."]` declares of it. Raises `UsageError`."""

@@ -135,6 +135,8 @@ class Turn:
     headers: dict[str, str] = field(default_factory=dict)
     crash: bool = False
     """Answer 500, as a server does whose code raised."""
+    cold: bool = False
+    """Behave as if the model had to be loaded first."""
     linger_s: float = 0.0
     """Keep the connection open so long after the last frame."""
     abort_after_frame: int | None = None

@@ -15,6 +15,9 @@ from typing import Any
 
 MEDIA_KEY = "$media"
 """In an example's JSON, an object of this one key stands for a file of `schemas/media/`."""
+DATA_KEY = "$data"
+"""Likewise, as a data: URI."""
+MODEL = "{model}"
 MEDIA_TYPES = {
     "png": "image/png",
     "jpg": "image/jpeg",
@@ -41,7 +44,6 @@ class Manifest:
 
     `response` is "json", "image", "audio" or "video". `rules` are check ids (without "task.").
     `conflicts` says per lens why no one answer satisfies it and the hub, in words.
-    `examples` holds bodies that are known to be right, for tests and for the sandbox's reader.
     """
 
     task: str
@@ -50,7 +52,8 @@ class Manifest:
     rules: tuple[str, ...]
     cases: Mapping[str, Case]
     conflicts: Mapping[str, str] = field(default_factory=dict)
-    total_time_s: float = 30.0
+    path: str = "/models/{model}"
+    """The route below the server's root."""
 
     @property
     def output(self) -> str:
@@ -93,13 +96,21 @@ def media_type(name: str) -> str:
     return MEDIA_TYPES[name.rpartition(".")[2]]
 
 
-def expand(value: Any) -> Any:
-    """An example's JSON with its media as base64."""
+def expand(value: Any, model: str) -> Any:
+    """An example's JSON with its media and the model's name in their places."""
     if isinstance(value, dict):
         if set(value) == {MEDIA_KEY}:
-            return base64.b64encode(media(value[MEDIA_KEY])).decode()
-        return {key: expand(item) for key, item in value.items()}
-    return [expand(item) for item in value] if isinstance(value, list) else value
+            return _base64(value[MEDIA_KEY])
+        if set(value) == {DATA_KEY}:
+            return f"data:{media_type(value[DATA_KEY])};base64,{_base64(value[DATA_KEY])}"
+        return {key: expand(item, model) for key, item in value.items()}
+    if isinstance(value, list):
+        return [expand(item, model) for item in value]
+    return model if value == MODEL else value
+
+
+def _base64(name: str) -> str:
+    return base64.b64encode(media(name)).decode()
 
 
 def _exists(name: str) -> bool:

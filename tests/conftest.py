@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from roadworthy.conformance.adapter import AdapterTable, adapted
 from roadworthy.conformance.check import Check
 from roadworthy.conformance.facts import Facts, VerdictLimits
 from roadworthy.conformance.plan import plan, select
@@ -34,6 +35,7 @@ def run_against(
     limits: VerdictLimits | None = None,
     settings: Settings | None = None,
     fuzz_examples: int = 24,
+    adapter: AdapterTable | None = None,
     subject: str = MODEL,
     **facts: Any,
 ) -> Run:
@@ -41,7 +43,7 @@ def run_against(
     from roadworthy.http.aiohttp_transport import AiohttpTransport
 
     async def go() -> Run:
-        transport = AiohttpTransport()
+        transport = adapted(AiohttpTransport(), adapter or AdapterTable(), url)
         try:
             about = Subject.parse(subject)
             frame = Facts(

@@ -12,6 +12,7 @@ from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.judge import describe
 from roadworthy.conformance.probes import errors as probes
 from roadworthy.conformance.run import WRONG_KEY
+from roadworthy.conformance.subject import Api
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome, Undecided
 from roadworthy.conformance.words import show
 from roadworthy.schemas import problem
@@ -385,6 +386,7 @@ def readable(exchanges: Sequence[Exchange]) -> Iterator[Finding]:
     remedy='Shape errors as {"error": {"message": "...", "type": "...", "param": null, "code": null}}.',
     across=[],
     on=Usable.COMPLETE,
+    applies=lambda facts: facts.api in (Api.OPENAI, Api.RESPONSES),
 )
 def shape(exchanges: Sequence[Exchange]) -> Iterator[Finding]:
     """An error has the shape that the SDK reads: an object `error` with message, type and code.
@@ -431,13 +433,16 @@ def no_trace(exchanges: Sequence[Exchange]) -> Iterator[Finding]:
     across=[],
     on=Usable.ANYTHING,
 )
-def retry_after(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
+def retry_after(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Outcome]:
     """A provider that asks to wait says how long.
 
     SDKs wait as long as they are told; untold, they come back at once, all together.
     """
     waits = [(x.id, r.status, r.retry_after) for x in exchanges for r in x.retries]
     waits += [(x.id, x.status, x.reply.header("retry-after")) for x in exchanges if x.status in (429, 503)]
+    if facts.api is Api.SERVERLESS:
+        # There a loading model tells its time in the body: see serverless.loading.
+        waits = [wait for wait in waits if wait[1] != 503]
     if not waits:
         yield NotApplicable("nothing was rate-limited in this run")
         return

@@ -10,6 +10,7 @@ from statistics import median
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange
 from roadworthy.conformance.facts import Facts
+from roadworthy.conformance.in_time import whole_in_time
 from roadworthy.conformance.measure import NS, stream_timing
 from roadworthy.conformance.probes.latency import first_token
 from roadworthy.conformance.probes.stream import chat_stream, twin
@@ -107,7 +108,7 @@ def total_time(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
 
     Gateways and load balancers before the caller close what takes longer, and users leave.
     """
-    yield from _whole_in_time(exchange, facts)
+    yield from whole_in_time(exchange, facts)
 
 
 @check(
@@ -124,7 +125,7 @@ def unstreamed_time(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
 
     It is what the hub allows a request that does not stream.
     """
-    yield from _whole_in_time(exchange, facts)
+    yield from whole_in_time(exchange, facts)
 
 
 @check(
@@ -168,14 +169,3 @@ def _samples(exchanges: Sequence[Exchange]) -> list[_Sample]:
 def _median(samples: Sequence[_Sample]) -> str:
     typical = median(sample.most_s for sample in samples)
     return f"{typical:.3f} s" if typical < inf else f"over {median(sample.least_s for sample in samples):.1f} s"
-
-
-def _whole_in_time(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
-    last_ns, uncertainty_ns = exchange.reply.timings.last_byte_ns, exchange.reply.timings.uncertainty_ns
-    limit_s = facts.limits.total_time_s
-    if last_ns is None:
-        yield NotApplicable("nothing came")
-    elif (last_ns - uncertainty_ns) / NS > limit_s:
-        yield Finding(f"at most {limit_s:g} s", f"{last_ns / NS:.3f} s", at="last byte")
-    elif last_ns / NS > limit_s:
-        yield Undecided(f"{last_ns / NS:.3f} s is over the limit by less than our own uncertainty")

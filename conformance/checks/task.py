@@ -1,4 +1,4 @@
-"""Checks of every task's answers: the shape that the hub's clients need, and the published one."""
+"""Checks of every task: answered in time, in the shape that the hub's clients need, and in the published one."""
 
 from __future__ import annotations
 
@@ -6,39 +6,25 @@ from collections.abc import Iterator
 
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, Malformed
-from roadworthy.conformance.facts import Applies, Facts
+from roadworthy.conformance.facts import Facts
+from roadworthy.conformance.in_time import whole_in_time
 from roadworthy.conformance.probes import task as probes
-from roadworthy.conformance.subject import Api
+from roadworthy.conformance.refusal import must_refuse
+from roadworthy.conformance.task import answers_with, form, routed
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import show
-from roadworthy.schemas import is_valid, manifest, problem
+from roadworthy.schemas import is_valid, problem
 
 CLIENTS = "official inference clients, the task's response"
 SPEC = "published task specification, output"
-
-
-def answers_with(response: str) -> Applies:
-    """Whether the subject is asked by task routes and answers with JSON, or with a medium."""
-
-    def applies(facts: Facts) -> bool:
-        form = manifest.manifest(facts.task)
-        return facts.api is Api.SERVERLESS and form is not None and form.response == response
-
-    return applies
-
-
-def _form(facts: Facts) -> manifest.Manifest:
-    form = manifest.manifest(facts.task)
-    if form is None:
-        raise LookupError(facts.task)
-    return form
+TASK_API = "task API, request"
 
 
 @check(
     "task.answered",
     level=Level.MUST,
     lenses=[Lens.HUB],
-    source=CLIENTS,
+    source=TASK_API,
     remedy="Answer 200 to the task's documented example; the exchange holds what was sent.",
     each=probes.ANSWERS,
     on=Usable.COMPLETE,
@@ -70,7 +56,7 @@ def is_json(exchange: Exchange) -> Iterator[Finding]:
     if exchange.media_type != "application/json":
         yield Finding("application/json", exchange.media_type or "none", at="header Content-Type")
     elif isinstance(exchange.json, Malformed):
-        yield Finding("one JSON value", show(exchange.reply.body), at="body")
+        yield Finding("one JSON value", exchange.json.reason, at="body")
 
 
 @check(
@@ -88,9 +74,9 @@ def shape(exchange: Exchange, facts: Facts) -> Iterator[Finding]:
 
     They check it field by field and throw where one is missing or of another type.
     """
-    found = problem(_form(facts).output, exchange.json)
+    found = problem(form(facts).output, exchange.json)
     if found:
-        note = _form(facts).conflicts.get(Lens.SPEC, "")
+        note = form(facts).conflicts.get(Lens.SPEC, "")
         yield Finding(found.expected, found.got, at=found.pointer or "body", note=note)
 
 
@@ -110,11 +96,108 @@ def spec(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
     Tools that are generated from the specification read it so. Where the hub's own clients need another shape,
     theirs is the one to serve, and this check says so.
     """
-    form = _form(facts)
-    found = problem(form.spec_output, exchange.json)
+    known = form(facts)
+    found = problem(known.spec_output, exchange.json)
     if not found:
         return
-    if Lens.SPEC in form.conflicts and is_valid(form.output, exchange.json):
-        yield NotApplicable(form.conflicts[Lens.SPEC])
+    conflict = known.conflicts.get(Lens.SPEC)
+    if conflict and is_valid(known.output, exchange.json):
+        yield NotApplicable(conflict)
+    else:
+        yield Finding(found.expected, found.got, at=found.pointer or "body")
+
+
+@check(
+    "task.latency",
+    level=Level.MUST,
+    lenses=[Lens.HUB],
+    source="registration guide, Automatic validation: 30 seconds for whole answers",
+    remedy="Keep the model warm, and give it less to share its machine with.",
+    each=probes.again,
+    on=Usable.SUCCESS,
+)
+def latency(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
+    """A warm model's answer is whole within 30 seconds.
+
+    The hub measures this every six hours, and takes a mapping that misses it off the active list.
+    """
+    yield from whole_in_time(exchange, facts)
+
+
+@check(
+    "task.refuses.wrong_input",
+    level=Level.SHOULD,
+    lenses=[Lens.HUB, Lens.SPEC],
+    source=TASK_API,
+    remedy="Check that the input is of the task's kind and decodes, and answer 400 or 422 where it is not.",
+    each=probes.wrong,
+    on=Usable.COMPLETE,
+)
+def wrong_input(exchange: Exchange) -> Iterator[Outcome]:
+    """An input of the wrong kind gets a 4xx.
+
+    An answer to a broken file is an invention, and it is charged.
+    """
+    yield from must_refuse(exchange, "what kind of input is expected")
+
+
+@check(
+    "task.refuses.no_input",
+    level=Level.SHOULD,
+    lenses=[Lens.HUB, Lens.SPEC],
+    source=TASK_API,
+    remedy="Answer 400 or 422 to a request without `inputs`, and name the field.",
+    each=probes.missing,
+    on=Usable.COMPLETE,
+)
+def no_input(exchange: Exchange) -> Iterator[Outcome]:
+    """A request without any input gets a 4xx.
+
+    Its caller has misspelt the field, and must be told so rather than charged.
+    """
+    yield from must_refuse(exchange, "`inputs` is missing")
+
+
+@check(
+    "task.empty",
+    level=Level.SHOULD,
+    lenses=[Lens.HUB, Lens.SPEC],
+    source=TASK_API,
+    remedy="Answer an empty input in the task's usual shape, or refuse it with 400 or 422.",
+    each=probes.empty,
+    on=Usable.COMPLETE,
+)
+def empty(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
+    """An empty input gets an answer of the usual shape, or a 4xx.
+
+    Batches of real texts hold empty ones, and must not bring their readers down.
+    """
+    status = exchange.status or 0
+    if status >= 500:
+        yield NotApplicable("the server failed instead; see errors.no_5xx")
+    elif status >= 400 or form(facts).response != "json":
         return
-    yield Finding(found.expected, found.got, at=found.pointer or "body")
+    elif isinstance(exchange.json, Malformed):
+        yield Finding("one JSON value", exchange.json.reason, at="body")
+    elif exchange.json not in ([], {}, [[]]) and (found := problem(form(facts).output, exchange.json)):
+        yield Finding(found.expected, found.got, at=found.pointer or "body")
+
+
+@check(
+    "task.media_type",
+    level=Level.MUST,
+    lenses=[Lens.HUB],
+    source="JavaScript inference client, request: anything but application/json is read as bytes",
+    remedy="Send the bytes of the medium under their own media type, such as image/png.",
+    each=probes.ANSWERS,
+    on=Usable.SUCCESS,
+    applies=lambda facts: routed(facts) and not answers_with("json")(facts),
+)
+def media_type(exchange: Exchange, facts: Facts) -> Iterator[Finding]:
+    """A medium is answered under a media type of its kind.
+
+    Browsers show it by this header; under application/json the client tries to parse it and throws.
+    """
+    kind = form(facts).response
+    if not exchange.media_type.startswith(f"{kind}/"):
+        yield Finding(f"{kind}/...", exchange.media_type or "none", at="header Content-Type")

@@ -21,17 +21,22 @@ def has(case: str) -> Applies:
     return applies
 
 
+def _path(facts: Facts) -> str:
+    form = manifest.manifest(facts.task)
+    return form.path.replace(manifest.MODEL, facts.model) if form else "/"
+
+
 def draft(facts: Facts, case: str, path: str | None = None, **options: Any) -> Draft | None:
     """The request of one example, to the model's own route or to another path; `options` go beside the inputs."""
     form = manifest.manifest(facts.task)
     found = form.cases.get(case) if form else None
     if found is None:
         return None
-    path = path or f"/models/{facts.model}"
+    path = path or _path(facts)
     if found.raw is not None:
         content_type = found.content_type or manifest.media_type(found.raw)
         return Draft("POST", path, raw=manifest.media(found.raw), at_root=True, content_type=content_type)
-    body = manifest.expand(found.body)
+    body = manifest.expand(found.body, facts.model)
     if options and isinstance(body, dict):
         body = {**body, "options": options}
     return Draft("POST", path, json=body, at_root=True)
@@ -67,7 +72,7 @@ def again(context: Context) -> Draft | None:
 @probe("task.missing", expects=Expects.REFUSAL, applies=has("plain"))
 def missing(context: Context) -> Draft:
     """A request without any input."""
-    return Draft("POST", f"/models/{context.facts.model}", json={"parameters": {}}, at_root=True)
+    return Draft("POST", _path(context.facts), json={"parameters": {}}, at_root=True)
 
 
 ANSWERS = (plain, again, options, more, embedded, batch, unicode)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from roadworthy.sandbox import answers, wire
@@ -32,10 +33,15 @@ def model(turn: Turn, server: Server) -> None:
 @route("POST", "/v1/chat/completions")
 def chat(turn: Turn, server: Server) -> None:
     """A chat completion, streamed or not."""
+    converse(turn, server, server.options.models)
+
+
+def converse(turn: Turn, server: Server, models: Sequence[str]) -> None:
+    """Answer a chat request to one of these models."""
     turn.body = parse(turn.raw)
     if not isinstance(turn.body.get("model"), str) and "model" not in turn.skip:
         raise ApiError(400, "`model` must be a string", param="model")
-    known(turn, turn.body.get("model"), server.options.models)
+    known(turn, turn.body.get("model"), models)
     validate(turn.body, turn.skip)
     prompt_tokens = _prompt_tokens(turn.body)
     if prompt_tokens > server.options.context_length and "context" not in turn.skip:

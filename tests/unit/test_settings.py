@@ -25,7 +25,10 @@ def settings(**tables) -> CheckSettings:
         ({"capabilities": {"tool": True}}, "'tools'"),
         ({"limits": {"time_to_first_token_s": -1}}, "greater than 0; got -1"),
         ({"target": {"url": 5}}, "target.url: input should be a valid string; got 5"),
-        ({"models": {"a": {"caps": {}}}}, "models.a.caps: there is no such setting; known here: api, capabilities, task"),
+        (
+            {"models": {"a": {"caps": {}}}},
+            "models.a.caps: there is no such setting; known here: api, capabilities, task",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_was_expected_and_what_came(tables, message):

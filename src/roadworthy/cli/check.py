@@ -75,11 +75,13 @@ class CheckCommand:
     ) -> Report:
         from rich.console import Console
 
+        from roadworthy.conformance.adapter import adapted
         from roadworthy.conformance.report.terminal import Watch
         from roadworthy.http.aiohttp_transport import AiohttpTransport
 
         console = Console(stderr=True, highlight=False, quiet=self.quiet)
-        transport = AiohttpTransport(ca_file=settings.target.ca_file)
+        connection = AiohttpTransport(ca_file=settings.target.ca_file)
+        transport = adapted(connection, settings.adapter, provider.base_url)
         watch = Watch(console)
         try:
             return await session.check(provider, models, settings, checks, transport, baseline=known, watch=watch.model)

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from roadworthy.conformance.adapter import AdapterTable, adapted
 from roadworthy.conformance.check import Check
 from roadworthy.conformance.dry_run import Outline, expects_refusal, outline, totals
 from roadworthy.conformance.plan import plan
@@ -38,8 +39,11 @@ def show(
     """
     console = Console(highlight=False)
     for model in models:
-        facts = settings.facts(provider, settings.subject(model), int(time.time()))
-        known = parse_price(price) if price else asyncio.run(_published(provider, model, ca_file))
+        subject = settings.subject(model)
+        facts = settings.facts(provider, subject, int(time.time()))
+        known = (
+            parse_price(price) if price else asyncio.run(_published(provider, subject.model, settings.adapter, ca_file))
+        )
         bounds = Settings(max_trials=settings.check.trials)
         outlines = outline(plan(facts, checks), bounds)
         console.print(_table(outlines, model))
@@ -66,7 +70,7 @@ def parse_price(text: str) -> Price:
     return price
 
 
-async def _published(provider: Target, model: str, ca_file: Path | None) -> Price | None:
+async def _published(provider: Target, model: str, adapter: AdapterTable, ca_file: Path | None) -> Price | None:
     from roadworthy.conformance.facts import Facts
     from roadworthy.conformance.plan import Plan
     from roadworthy.conformance.price import published_price
@@ -74,7 +78,7 @@ async def _published(provider: Target, model: str, ca_file: Path | None) -> Pric
     from roadworthy.conformance.run import Runner
     from roadworthy.http.aiohttp_transport import AiohttpTransport
 
-    transport = AiohttpTransport(ca_file=ca_file)
+    transport = adapted(AiohttpTransport(ca_file=ca_file), adapter, provider.base_url)
     try:
         only_models = Plan(Facts(provider.base_url, model), (), (PROBES["discovery.models"],))
         run = await Runner(provider, transport, only_models, Settings(max_retries=0, total_timeout_s=10)).run()

@@ -1,0 +1,118 @@
+"""Reading the exchanges of a task: which rules hold, what was sent, and the answer's parts."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from roadworthy.conformance.check import Check, Judge, Usable, check
+from roadworthy.conformance.exchange import Exchange, as_object, objects
+from roadworthy.conformance.facts import Applies, Facts
+from roadworthy.conformance.probe import Probe
+from roadworthy.conformance.subject import Api
+from roadworthy.conformance.verdict import Lens, Level
+from roadworthy.conformance.words import is_number
+from roadworthy.schemas import manifest
+
+
+def form(facts: Facts) -> manifest.Manifest:
+    """The manifest of the subject's task. Raises `LookupError` for a task without one."""
+    found = manifest.manifest(facts.task)
+    if found is None:
+        raise LookupError(f"the task {facts.task!r} has no manifest")
+    return found
+
+
+def routed(facts: Facts) -> bool:
+    """Whether the subject is asked by the hub's task routes."""
+    return facts.api is Api.SERVERLESS and manifest.manifest(facts.task) is not None
+
+
+def answers_with(*responses: str) -> Applies:
+    """Whether the subject is asked by task routes, and answers with JSON or with such a medium."""
+    return lambda facts: routed(facts) and form(facts).response in responses
+
+
+def ruled(rule: str) -> Applies:
+    """Whether the manifest of the subject's task lists this rule."""
+    return lambda facts: routed(facts) and rule in form(facts).rules
+
+
+def sent_inputs(exchange: Exchange) -> Any:
+    """The `inputs` of the request, or None for a raw body."""
+    return as_object(exchange.sent).get("inputs")
+
+
+def sent_parameters(exchange: Exchange) -> dict[str, Any]:
+    """The `parameters` of the request."""
+    return as_object(as_object(exchange.sent).get("parameters"))
+
+
+def sent_bytes(exchange: Exchange) -> bytes | None:
+    """The medium that was sent, raw or as base64, or None where none was."""
+    body = as_object(exchange.sent)
+    if not body:
+        return exchange.request.body
+    inputs = body.get("inputs")
+    image = as_object(inputs).get("image", inputs)
+    return decode(image) if isinstance(image, str) else None
+
+
+def decode(text: str) -> bytes | None:
+    """The bytes of a base64 text (with or without a data: URI around it), or None where it is none."""
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def lists(exchange: Exchange) -> list[list[dict[str, Any]]]:
+    """The results of each input: a flat answer is one list, a nested one several, an object a list of itself."""
+    value = exchange.json
+    if isinstance(value, dict):
+        return [[value]]
+    if isinstance(value, list) and value and all(isinstance(item, list) for item in value):
+        return [objects(item) for item in value]
+    return [objects(value)]
+
+
+def results(exchange: Exchange) -> list[dict[str, Any]]:
+    """All results of an answer in one list."""
+    return [item for items in lists(exchange) for item in items]
+
+
+def scores(items: list[dict[str, Any]]) -> list[float]:
+    """The scores that are numbers."""
+    return [item["score"] for item in items if is_number(item.get("score"))]
+
+
+def rule(
+    name: str,
+    *,
+    source: str,
+    remedy: str,
+    each: Probe | Sequence[Probe] | None = None,
+    joint: Sequence[Probe] | None = None,
+    across: Sequence[Probe] | None = None,
+    level: Level = Level.MUST,
+    on: Usable = Usable.VALUE,
+    bar: float | None = None,
+) -> Callable[[Judge], Check]:
+    """Declare a check of what a task's answer means, for the tasks whose manifests list its name."""
+    return check(
+        f"task.{name}",
+        level=level,
+        lenses=[Lens.HUB, Lens.SPEC],
+        source=source,
+        remedy=remedy,
+        each=each,
+        joint=joint,
+        across=across,
+        on=on,
+        bar=bar,
+        applies=ruled(name),
+    )
