@@ -7,6 +7,7 @@ every one names the model of the run.
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import zlib
@@ -389,7 +390,7 @@ def _leaves(body: Mapping[str, Any]) -> Iterator[str]:
 def _with_media(schema: Any, body: Any) -> Any:
     """The body with the bytes of media, as base64, where the schema names a file."""
     if isinstance(schema, dict) and "x-media" in schema and body == schema["x-media"]:
-        return manifest.expand({manifest.MEDIA_KEY: body})
+        return base64.b64encode(manifest.media(body)).decode()
     if isinstance(schema, dict) and isinstance(body, dict):
         parts = schema.get("properties", {})
         return {name: _with_media(parts.get(name), value) for name, value in body.items()}

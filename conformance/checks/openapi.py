@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, Malformed
 from roadworthy.conformance.facts import Facts
+from roadworthy.conformance.judge import describe
 from roadworthy.conformance.probe import PROBES, Expects
 from roadworthy.conformance.probes import openapi as probes
 from roadworthy.conformance.probes.fuzz import CASE, REFUSE
@@ -183,14 +184,18 @@ def _mistyped(operation: Operation, exchange: Exchange) -> Finding | None:
     source=DESCRIPTION,
     remedy="Compare the answer with the schema that schemas/openapi names for this operation, field by field.",
     across=GENERATED,
-    on=Usable.SUCCESS,
+    on=Usable.COMPLETE,
 )
 def response_shape(exchanges: Sequence[Exchange], facts: Facts, others: Sequence[Exchange]) -> Iterator[Outcome]:
     """Every answer has the shape that the description of its operation gives, whatever the request's parameters.
 
     Parameters may change the answer, never its form: clients read it field by field and throw where one is missing.
     """
-    yield from _told(_cases(exchanges, facts), others, _misshapen, _misshapen, "the checks of this route")
+    cases = _cases(exchanges, facts)
+    asked = [case.exchange for case in cases if case.operation.request is not None]
+    if asked and not any(200 <= (exchange.status or 0) < 300 for exchange in asked):
+        yield Undecided(f"no generated request was answered: {asked[0].id} got {describe(asked[0])}")
+    yield from _told(cases, others, _misshapen, _misshapen, "the checks of this route")
 
 
 def _misshapen(operation: Operation, exchange: Exchange) -> Finding | None:
