@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from roadworthy.conformance.check import Check, Judge, Usable, check
@@ -12,9 +13,9 @@ from roadworthy.conformance.exchange import Exchange, as_object, objects
 from roadworthy.conformance.facts import Applies, Facts
 from roadworthy.conformance.probe import Probe
 from roadworthy.conformance.subject import Api
-from roadworthy.conformance.verdict import Lens, Level
+from roadworthy.conformance.verdict import Lens, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import is_number
-from roadworthy.schemas import manifest
+from roadworthy.schemas import is_valid, manifest
 
 
 def form(facts: Facts) -> manifest.Manifest:
@@ -102,8 +103,11 @@ def rule(
     on: Usable = Usable.VALUE,
     bar: float | None = None,
 ) -> Callable[[Judge], Check]:
-    """Declare a check of what a task's answer means, for the tasks whose manifests list its name."""
-    return check(
+    """Declare a check of what a task's answer means, for the tasks whose manifests list its name.
+
+    It sees only answers of the right shape.
+    """
+    declare = check(
         f"task.{name}",
         level=level,
         lenses=[Lens.HUB, Lens.SPEC],
@@ -116,3 +120,20 @@ def rule(
         bar=bar,
         applies=ruled(name),
     )
+    return lambda judge: declare(_of_right_shape(judge))
+
+
+def _of_right_shape(judge: Judge) -> Judge:
+    """The same judge for answers of the right shape only: of a wrong one task.shape tells, once."""
+    wants_facts = "facts" in inspect.signature(judge).parameters
+
+    def shaped(*given: Any, facts: Facts) -> Iterator[Outcome]:
+        exchanges: Sequence[Exchange] = given[0] if isinstance(given[0], list) else given
+        wrong = form(facts).response == "json" and not all(is_valid(form(facts).output, x.json) for x in exchanges)
+        if wrong:
+            yield NotApplicable("the answer has the wrong shape already; see task.shape")
+        else:
+            yield from judge(*given, **({"facts": facts} if wants_facts else {}))
+
+    shaped.__doc__ = judge.__doc__
+    return shaped

@@ -56,12 +56,12 @@ class Sandbox:
         self.mutate(Stage.ARRIVAL, turn)
         form = ErrorForm.OPENAI
         try:
+            found = routes.find(turn.path)
+            form = found[0][0].errors if found else form
             if turn.crash:
                 raise ApiError(500, "internal server error", type="server_error")
-            found = routes.find(turn.path)
             if not found:
                 raise ApiError(404, f"there is nothing at {turn.path}", code="not_found")
-            form = found[0][0].errors
             self._dispatch(turn, found)
         except ApiError as error:
             turn.kind, turn.status, turn.payload = Kind.ERROR, error.status, _error(error, form)

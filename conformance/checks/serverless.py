@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from roadworthy.conformance import strict_json
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, Malformed, as_object
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.probes import serverless as probes
+from roadworthy.conformance.probes.task import plain
 from roadworthy.conformance.refusal import must_refuse
 from roadworthy.conformance.task import form, routed
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
@@ -19,21 +21,31 @@ SERVERLESS = "serverless Inference API"
 NOT_OFFERED = (404, 405, 501)
 
 
-def _same_answer(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
+def _same_answer(own: Exchange, exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
+    """Whether the answer of another route is as good as that of the model's own."""
+    wrong = _wrong(exchange, facts)
+    if isinstance(wrong, Finding) and _wrong(own, facts):
+        yield NotApplicable("the model's own route answers as wrongly; see task.*")
+    elif wrong:
+        yield replace(wrong, exchange_id=exchange.id) if isinstance(wrong, Finding) else wrong
+
+
+def _wrong(exchange: Exchange, facts: Facts) -> Outcome | None:
     status = exchange.status or 0
     if status in NOT_OFFERED:
-        yield NotApplicable(f"the route is not offered (HTTP {status})")
-    elif status >= 500:
-        yield NotApplicable("the server failed instead; see errors.no_5xx")
-    elif status != 200:
-        yield Finding("the answer that the model's own route gives", f"HTTP {status}", at="status")
-    elif form(facts).response != "json":
-        if not exchange.media_type.startswith(f"{form(facts).response}/"):
-            yield Finding(f"{form(facts).response}/...", exchange.media_type or "none", at="header Content-Type")
-    elif isinstance(exchange.json, Malformed):
-        yield Finding("one JSON value", exchange.json.reason, at="body")
-    elif found := problem(form(facts).output, exchange.json):
-        yield Finding(found.expected, found.got, at=found.pointer or "body")
+        return NotApplicable(f"the route is not offered (HTTP {status})")
+    if status >= 500:
+        return NotApplicable("the server failed instead; see errors.no_5xx")
+    if status != 200:
+        return Finding("the answer that the model's own route gives", f"HTTP {status}", at="status")
+    kind = form(facts).response
+    if kind != "json":
+        right = exchange.media_type.startswith(f"{kind}/")
+        return None if right else Finding(f"{kind}/...", exchange.media_type or "none", at="header Content-Type")
+    if isinstance(exchange.json, Malformed):
+        return Finding("one JSON value", exchange.json.reason, at="body")
+    found = problem(form(facts).output, exchange.json)
+    return Finding(found.expected, found.got, at=found.pointer or "body") if found else None
 
 
 @check(
@@ -42,15 +54,15 @@ def _same_answer(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
     lenses=[Lens.SPEC],
     source=f"{SERVERLESS}, /pipeline/{{task}}",
     remedy="Serve the task's recommended model under its route, by the code of the model's own.",
-    each=probes.pipeline,
+    joint=[plain, probes.pipeline],
     on=Usable.COMPLETE,
 )
-def pipeline_route(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
+def pipeline_route(own: Exchange, exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
     """The route of a task, where it is offered, answers as the model's own does.
 
     Callers who name no model use it, and read the answer by the same code.
     """
-    yield from _same_answer(exchange, facts)
+    yield from _same_answer(own, exchange, facts)
 
 
 @check(
@@ -59,15 +71,15 @@ def pipeline_route(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
     lenses=[Lens.SPEC],
     source=f"{SERVERLESS}, /models/{{model_id}}/{{task}}",
     remedy="Serve it by the code of the model's own route.",
-    each=probes.task_route,
+    joint=[plain, probes.task_route],
     on=Usable.COMPLETE,
 )
-def task_route(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
+def task_route(own: Exchange, exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
     """A model's route with the task's name, where it is offered, answers as the model's own does.
 
     Models of several tasks are asked by it.
     """
-    yield from _same_answer(exchange, facts)
+    yield from _same_answer(own, exchange, facts)
 
 
 @check(

@@ -61,7 +61,8 @@ def _load(turn: Turn, server: Server, model: str) -> None:
     """A cold model answers 503 once, except to who waits for it."""
     warm = server.memory.setdefault("warm", set())
     options = turn.body.get("options")
-    waits = isinstance(options, dict) and options.get("wait_for_model") is True
-    if turn.cold and model not in warm and not waits:
+    waits = isinstance(options, dict) and options.get("wait_for_model") is True and "wait_for_model" not in turn.skip
+    if turn.cold and (model not in warm or "wait_for_model" in turn.skip) and not waits:
         warm.add(model)
-        raise ApiError(503, f"Model {model} is currently loading", extra={"estimated_time": LOADING_S})
+        extra = {} if "estimated_time" in turn.skip else {"estimated_time": LOADING_S}
+        raise ApiError(503, f"Model {model} is currently loading", extra=extra)

@@ -12,6 +12,7 @@ from roadworthy.conformance.check import CHECKS, Reading, check
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.plan import plan, select
 from roadworthy.conformance.probe import PROBES, probe
+from roadworthy.conformance.subject import Subject
 from roadworthy.conformance.verdict import Lens, Level
 from roadworthy.sandbox import mutation
 from roadworthy.sandbox.catalogue import load
@@ -21,6 +22,16 @@ from roadworthy.sandbox.turn import Stage
 load()
 select()
 ID = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
+
+
+CHAT = "acme/chat-1"
+SUBJECTS = sorted({CHAT, *(subject for m in (*FAULTS.values(), *VARIATIONS.values()) for subject in m.subjects)})
+
+
+def planned_for(subject):
+    about = Subject.parse(subject)
+    facts = Facts("http://127.0.0.1/v1", about.model, about.task, about.api, allow_writes=True)
+    return plan(facts, CHECKS.values())
 
 
 @pytest.mark.parametrize("id", sorted(CHECKS))
@@ -39,8 +50,8 @@ def test_a_check_is_whole(id):
 
 
 def test_every_probe_is_read_by_a_check_or_needed_by_one():
-    everything = plan(Facts("http://127.0.0.1/v1", "m"), CHECKS.values())
-    assert {probe.id for probe in everything.probes} == set(PROBES)
+    planned = {probe.id for subject in SUBJECTS for probe in planned_for(subject).probes}
+    assert planned == set(PROBES), "requests that no subject sends"
     read = {probe.id for check in CHECKS.values() for probe in check.probes}
     needed = {probe.id for reader in PROBES.values() if reader.id in read for probe in reader.after}
     assert set(PROBES) - read - needed == set(), "requests that nobody looks at"
@@ -75,9 +86,10 @@ def test_there_are_as_many_as_promised():
     assert len(VARIATIONS) >= 20
 
 
-def test_asking_is_cheap():
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_asking_is_cheap(subject):
     """At most one request per two checks, repeated trials and the property-based leg apart."""
-    everything = plan(Facts("http://127.0.0.1/v1", "m"), CHECKS.values())
+    everything = planned_for(subject)
     assert len(everything.probes) * 2 <= len(everything.checks)
 
 
