@@ -5,8 +5,6 @@ Chat over the OpenAI-compatible routes has `fuzz.*`, whose ways to break a reque
 
 from __future__ import annotations
 
-import json
-
 from roadworthy.conformance import openapi_cases
 from roadworthy.conformance.facts import Facts, chat
 from roadworthy.conformance.openapi_cases import Case
@@ -37,7 +35,7 @@ def _invalid(facts: Facts) -> tuple[Case, ...]:
 
 def _draft(case: Case) -> Draft:
     label = (REFUSE if case.must_refuse else "") + case.label
-    shown = json.dumps(label)[1:-1][:200]
+    shown = label.encode("unicode_escape").decode()[:200]
     return Draft(
         case.method,
         case.path,

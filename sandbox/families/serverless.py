@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from roadworthy.sandbox import tasks
 from roadworthy.sandbox.families.chat import converse
 from roadworthy.sandbox.models import task_model, task_of
 from roadworthy.sandbox.routes import ErrorForm, Server, parse, route
 from roadworthy.sandbox.turn import ApiError, Kind, Stage, Turn
+from roadworthy.schemas import load, problem
 
 LOADING_S = 0.05
 
@@ -52,9 +55,21 @@ def _answer(turn: Turn, server: Server, model: str) -> None:
         turn.body = {tasks.RAW: turn.raw}
     _load(turn, server, model)
     server.mutate(Stage.REQUEST, turn)
+    if "parameters" not in turn.skip:
+        _check_parameters(task, turn.body)
     asked = tasks.Asked(turn.body, lenient="inputs" in turn.skip)
     turn.payload = tasks.MODELS[task](asked)
     turn.headers["content-type"] = tasks.content_type(task)
+
+
+def _check_parameters(task: str, body: dict[str, Any]) -> None:
+    """Raise `ApiError` (400) for parameters that the task's published specification does not allow."""
+    found, form = body.get("parameters"), f"tasks/{task}/input.json"
+    known = "parameters" in load(form).get("properties", {})
+    wrong = problem(f"{form}#/properties/parameters", found) if known and found is not None else None
+    if wrong is not None:
+        place = f"parameters{wrong.pointer.replace('/', '.')}"
+        raise ApiError(400, f"`{place}` must be {wrong.expected}, got {wrong.got}", param=place)
 
 
 def _load(turn: Turn, server: Server, model: str) -> None:
