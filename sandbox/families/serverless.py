@@ -55,7 +55,7 @@ def _answer(turn: Turn, server: Server, model: str) -> None:
         turn.body = {tasks.RAW: turn.raw}
     _load(turn, server, model)
     server.mutate(Stage.REQUEST, turn)
-    if "parameters" not in turn.skip:
+    if "inputs" not in turn.skip:
         _check_parameters(task, turn.body)
     asked = tasks.Asked(turn.body, lenient="inputs" in turn.skip)
     turn.payload = tasks.MODELS[task](asked)
