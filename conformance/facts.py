@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 from roadworthy.conformance.subject import CHAT, Api, Subject
 
@@ -45,6 +46,28 @@ class VerdictLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Jobs:
+    """How an asynchronous API is spoken: submit, poll, fetch. Pointers are JSON pointers (RFC 6901).
+
+    In `body`, the texts "{model}" and "{prompt}" stand for the model's name and an example of the task's input.
+    The result is a URL (or base64, or a data: URI); it is fetched from the API's own origin and from
+    `fetch_origins`, without the key, and from nowhere else.
+    """
+
+    submit: str = "/v2/videos"
+    body: Mapping[str, Any] = field(default_factory=lambda: {"model": "{model}", "prompt": "{prompt}"})
+    id: str = "/id"
+    poll: str = "/v2/videos/{id}"
+    status: str = "/status"
+    running: tuple[str, ...] = ("queued", "in_progress")
+    done: tuple[str, ...] = ("completed",)
+    failed: tuple[str, ...] = ("failed", "cancelled", "error")
+    result: str = "/outputs/video_url"
+    interval_s: float = 1.0
+    fetch_origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """The frame of a judgement; a recording carries it, so that replay judges the same.
 
@@ -71,6 +94,9 @@ class Facts:
     """Whether resources may be made on the target, all of which the run removes again."""
     namespace: str = "roadworthy"
     """The account below which dedicated endpoints are managed."""
+
+    jobs: Jobs = field(default_factory=Jobs)
+    """How the subject's API is spoken, where its family is `jobs`."""
 
     @property
     def subject(self) -> Subject:

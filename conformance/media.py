@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,6 +155,10 @@ def video(data: bytes) -> Video:
         raise
     except Exception as error:  # noqa: BLE001 - decoders raise anything for what is broken
         raise MediaError(f"the {format} video cannot be decoded: {_reason(error)}.") from None
+
+
+DECODERS: dict[str, Callable[[bytes], Image | Audio | Video]] = {"image": image, "audio": audio, "video": video}
+"""How each kind of medium is decoded."""
 
 
 def _format(data: bytes, known: tuple[str, ...], what: str) -> str:

@@ -41,7 +41,8 @@ class Phase(StrEnum):
 class Draft:
     """What a probe wants sent: a path below the base URL and a body (JSON, or raw bytes as they are).
 
-    `at_root` starts the path at the base URL without its /v1; `content_type` is that of the body.
+    The path may be a whole URL, where an answer named it. `at_root` starts the path at the base URL without
+    its /v1; `content_type` is that of the body.
     """
 
     method: str
@@ -72,6 +73,7 @@ class Context:
     facts: Facts
     trial: int = 1
     earlier: Mapping[str, Exchange] = field(default_factory=dict)
+    last: Mapping[str, Exchange] = field(default_factory=dict)
 
     def chat(self, messages: Sequence[Mapping[str, Any]] | str, **parameters: Any) -> Draft:
         """A chat completion request; a string is one user message. Parameters that are None are left out."""
@@ -86,6 +88,10 @@ class Context:
     def answer_to(self, probe: Probe) -> Exchange | None:
         """The first exchange of an earlier probe, if it was sent."""
         return self.earlier.get(probe.id)
+
+    def latest(self, probe: Probe) -> Exchange | None:
+        """The last exchange of an earlier probe that is sent several times."""
+        return self.last.get(probe.id)
 
 
 Builder = Callable[[Context], "Draft | None"]

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from roadworthy import __version__
 from roadworthy.conformance.exchange import Exchange, Retry
-from roadworthy.conformance.facts import Ability, Capability, Facts, VerdictLimits
+from roadworthy.conformance.facts import Ability, Capability, Facts, Jobs, VerdictLimits
 from roadworthy.conformance.plan import select
 from roadworthy.conformance.run import Run
 from roadworthy.errors import RecordingError
@@ -80,6 +80,9 @@ def _head_in(head: dict[str, Any]) -> Run:
     facts = dict(head["facts"])
     facts["limits"] = VerdictLimits(**facts["limits"])
     facts["abilities"] = {Capability(key): Ability(**value) for key, value in facts["abilities"].items()}
+    if "jobs" in facts:
+        jobs: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in facts["jobs"].items()}
+        facts["jobs"] = Jobs(**jobs)
     checks = {check.id: check for check in select()}
     chosen = tuple(checks[id] for id in head["checks"] if id in checks)
     return Run(Facts(**facts), chosen, (), head["unsent"], head["requests"], head["duration_s"], head["interrupted"])

@@ -215,7 +215,8 @@ class Runner:
 
     async def _send_trial(self, probe: Probe, trial: int) -> None:
         earlier = {id: exchanges[0] for id, exchanges in self._exchanges.items() if exchanges}
-        draft = probe.build(Context(self._facts, trial, earlier))
+        latest = {id: exchanges[-1] for id, exchanges in self._exchanges.items() if exchanges}
+        draft = probe.build(Context(self._facts, trial, earlier, latest))
         if draft is None:
             names = ", ".join(needed.id for needed in probe.after) or "an earlier answer"
             self._unsent[probe.id] = f"nothing to ask after {names}"
@@ -285,7 +286,8 @@ class Runner:
         named = {name.lower() for name, _ in draft.headers}
         kept: Headers = tuple((k, v) for k, v in headers if k.lower() not in named)
         base = self._facts.root_url if draft.at_root else self._target.base_url
-        return Request(draft.method, base + draft.path, kept + draft.headers, draft.body())
+        url = draft.path if draft.path.startswith(("http://", "https://")) else base + draft.path
+        return Request(draft.method, url, kept + draft.headers, draft.body())
 
     def _accept(self) -> str:
         """What answers are welcome; media tasks answer with bytes of their own type."""

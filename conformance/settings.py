@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from roadworthy.conformance.adapter import AdapterTable
-from roadworthy.conformance.facts import Ability, Capability, Facts, VerdictLimits
+from roadworthy.conformance.facts import Ability, Capability, Facts, Jobs, VerdictLimits
 from roadworthy.conformance.subject import Subject
 from roadworthy.conformance.target import Target
 from roadworthy.conformance.verdict import Lens
@@ -69,6 +69,22 @@ class LimitsTable(_Table):
     max_stall_s: Positive = 10.0
 
 
+class JobsTable(_Table):
+    """`[jobs]`: how an asynchronous API is spoken; see `Jobs`. Paths lie below the server's root."""
+
+    submit: Annotated[str, Field(pattern="^/")] = Jobs().submit
+    body: dict[str, Any] = dict(Jobs().body)
+    id: Annotated[str, Field(pattern="^/")] = Jobs().id
+    poll: Annotated[str, Field(pattern=r"^/.*\{id\}")] = Jobs().poll
+    status: Annotated[str, Field(pattern="^/")] = Jobs().status
+    running: tuple[str, ...] = Jobs().running
+    done: Annotated[tuple[str, ...], Field(min_length=1)] = Jobs().done
+    failed: tuple[str, ...] = Jobs().failed
+    result: Annotated[str, Field(pattern="^/")] = Jobs().result
+    interval_s: Positive = Jobs().interval_s
+    fetch_origins: tuple[str, ...] = ()
+
+
 class ReportsTable(_Table):
     """`[reports]`: where to write what."""
 
@@ -94,6 +110,7 @@ class CheckSettings(_Table):
     target: TargetTable = TargetTable()
     check: CheckTable = CheckTable()
     limits: LimitsTable = LimitsTable()
+    jobs: JobsTable = JobsTable()
     capabilities: Capabilities = {}
     models: dict[str, ModelTable] = {}
     reports: ReportsTable = ReportsTable()
@@ -118,6 +135,7 @@ class CheckSettings(_Table):
             request_id_header=target.request_id_header,
             authenticated=target.api_key is not None or bool(target.headers),
             limits=VerdictLimits(**self.limits.model_dump()),
+            jobs=Jobs(**self.jobs.model_dump()),
             abilities={
                 capability: Ability(offered, "declared" if offered else "declared as not offered")
                 for capability, offered in declared.items()

@@ -48,6 +48,7 @@ class Sandbox:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         turn = Turn(scope["method"], unquote(scope["path"]), headers, bytes(raw), str(uuid.uuid4()))
         host = headers.get("host", "127.0.0.1")
+        turn.memory = self.memory
         turn.base_url = f"{scope.get('scheme', 'http')}://{host}"
         self._answer(turn)
         await self._send(turn, send)

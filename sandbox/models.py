@@ -41,5 +41,19 @@ def entry(id: str, server: Server) -> dict[str, Any]:
         "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["text"]},
         "supports_tools": True,
         "supports_structured_output": True,
+        "providers": [
+            {
+                "provider": "acme",
+                "status": "live",
+                "context_length": server.options.context_length,
+                "pricing": {"input": 0.2, "output": 0.6},
+                "is_free": False,
+                "supports_tools": True,
+                "supports_structured_output": True,
+                "first_token_latency_ms": 180.5,
+                "throughput": 92.4,
+                "is_model_author": True,
+            }
+        ],
         "supported_parameters": ["logprobs", "n", "reasoning_effort", "response_format", "seed", "stop", "tools"],
     }

@@ -121,6 +121,8 @@ class Turn:
     skip: set[str] = field(default_factory=set)
     parts: dict[str, str] = field(default_factory=dict)
     """What the named parts of the route's path stand for."""
+    memory: dict[str, Any] = field(default_factory=dict)
+    """What the sandbox remembers between requests, for faults that need to."""
     base_url: str = ""
     """Scheme and host that the request came to, for answers that link to others."""
     body: dict[str, Any] = field(default_factory=dict)

@@ -13,7 +13,7 @@ import pytest
 
 from roadworthy.conformance.adapter import AdapterTable, adapted
 from roadworthy.conformance.check import Check
-from roadworthy.conformance.facts import Facts, VerdictLimits
+from roadworthy.conformance.facts import Facts, Jobs, VerdictLimits
 from roadworthy.conformance.plan import plan, select
 from roadworthy.conformance.run import Run, Runner, Settings
 from roadworthy.conformance.subject import Subject
@@ -55,6 +55,7 @@ def run_against(
                 limits=limits or VerdictLimits(),
                 fuzz_examples=fuzz_examples,
                 probe_advertised_models=3,
+                jobs=Jobs(interval_s=0.01),
                 **facts,
             )
             chosen = checks if checks is not None else select()

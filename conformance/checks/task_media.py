@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from roadworthy.conformance import media
 from roadworthy.conformance.check import Usable
@@ -14,11 +14,6 @@ from roadworthy.conformance.verdict import Finding, Level, NotApplicable, Outcom
 from roadworthy.conformance.words import is_integer, is_number, show
 
 TASK_API = "task API, response"
-DECODERS: dict[str, Callable[[bytes], media.Image | media.Audio | media.Video]] = {
-    "image": media.image,
-    "audio": media.audio,
-    "video": media.video,
-}
 SECONDS_MORE = 0.05
 
 
@@ -35,7 +30,7 @@ def media_decodes(exchange: Exchange, facts: Facts) -> Iterator[Finding]:
     Both clients hand these bytes to the caller as they are.
     """
     try:
-        found = DECODERS[form(facts).response](exchange.reply.body)
+        found = media.DECODERS[form(facts).response](exchange.reply.body)
     except media.MediaError as error:
         yield Finding(f"an {form(facts).response} file", str(error), at="body")
         return

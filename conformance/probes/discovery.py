@@ -8,6 +8,10 @@ from roadworthy.conformance.exchange import objects
 from roadworthy.conformance.probe import Context, Draft, Phase, probe
 
 
+CHATTING = ("conversational", "chat-completion", "text-generation", "image-text-to-text")
+"""Tasks under which chat models are listed; a model of another task cannot be asked to chat."""
+
+
 @probe("warmup", phase=Phase.FIRST, gate=True)
 def warmup(context: Context) -> Draft:
     """A first plain question, so that a cold start is seen and not counted as latency."""
@@ -31,7 +35,8 @@ def advertised(context: Context) -> Draft | None:
     """A plain question to another of the advertised models, each time to the next."""
     listed = context.answer_to(models)
     entries = objects(listed.answer.get("data")) if listed else []
-    names = [entry["id"] for entry in entries if isinstance(entry.get("id"), str)]
+    chatting = [entry for entry in entries if entry.get("pipeline_tag", "conversational") in CHATTING]
+    names = [entry["id"] for entry in chatting if isinstance(entry.get("id"), str)]
     others = [name for name in dict.fromkeys(names) if name != context.facts.model]
     if context.trial > len(others):
         return None

@@ -27,6 +27,7 @@ LIMITS: dict[str, VerdictLimits] = {
     "latency.slow_now_and_then": VerdictLimits(time_to_first_token_s=0.25),
     "latency.slow_tokens": VerdictLimits(total_time_s=0.4),
     "latency.slow_answer": VerdictLimits(total_time_s=0.4),
+    "jobs.slow_polls": VerdictLimits(total_time_s=0.2),
     "task.slow": VerdictLimits(total_time_s=0.25),
     "latency.stalls": VerdictLimits(max_stall_s=0.2),
 }
