@@ -12,7 +12,7 @@ import importlib.util
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain, islice, zip_longest
@@ -80,7 +80,7 @@ def _in_turn(forms: Sequence[_Form], count: int, seed: int, *, broken: bool) -> 
 
 
 def _cases(form: _Form, count: int, seed: int, *, broken: bool) -> list[Case]:
-    """The cases of one operation, those first that are odd in a way of their own."""
+    """So many cases of one operation, as different from each other as were drawn."""
     if not form.varies:
         return [] if broken else [form.case({}, None, "valid: nothing to choose")]
     found: dict[tuple[str, str], Case] = {}
@@ -88,11 +88,40 @@ def _cases(form: _Form, count: int, seed: int, *, broken: bool) -> list[Case]:
         case = form.broken(path, body) if broken else form.whole(path, body)
         if case is not None and len(case.body or b"") <= MAX_BODY_BYTES + form.media_bytes:
             found.setdefault((case.path, _canonical(case.body)), case)
-    firsts: dict[str, Case] = {}
-    for case in found.values():
-        firsts.setdefault(case.label.partition(" = ")[0], case)
-    rest = (case for case in found.values() if case not in firsts.values())
-    return [*firsts.values(), *rest]
+    return _various(list(found.values()), count)
+
+
+def _various(cases: list[Case], count: int) -> list[Case]:
+    """So many of the cases: the first, which is the simplest, then always the one with most that none had before."""
+    features = [_features(case) for case in cases]
+    left, chosen, seen = list(range(len(cases))), list[Case](), set[str]()
+    while left and len(chosen) < count:
+        best = max(left, key=lambda place: len(features[place] - seen)) if chosen else left[0]
+        left.remove(best)
+        chosen.append(cases[best])
+        seen |= features[best]
+    return chosen
+
+
+def _features(case: Case) -> set[str]:
+    """What a case has that another may not have: its fault, its fields, and of each the type or the plain value."""
+    found = {case.label.partition(" = ")[0]}
+
+    def walk(value: Any, place: str) -> None:
+        if isinstance(value, dict):
+            for name, item in value.items():
+                walk(item, f"{place}.{name}")
+        elif (
+            isinstance(value, bool) or value is None or (isinstance(value, str) and value.isascii() and value.isalpha())
+        ):
+            found.add(f"{place}={value}")
+        else:
+            found.add(f"{place}:{type(value).__name__}")
+
+    if case.body is not None and case.content_type == "application/json":
+        with suppress(ValueError):
+            walk(json.loads(case.body), "")
+    return found
 
 
 def _canonical(body: bytes | None) -> str:
@@ -307,6 +336,8 @@ def _kept(schema: Mapping[str, Any], body: dict[str, Any]) -> dict[str, Any]:
             kept[name] = part["const"]
         elif "x-budget" in part and (value is None or (_is_number(value) and value > part["x-budget"])):
             kept[name] = part["x-budget"]
+        elif isinstance(value, float) and part.get("type") == "integer" and value.is_integer():
+            kept[name] = int(value)  # 5.0 is an integer in JSON Schema, but not in many a server's language
         elif isinstance(value, dict):
             kept[name] = _kept(part, value)
         elif value is None and name not in kept and _has_budget(part):
