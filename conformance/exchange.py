@@ -14,6 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from roadworthy.conformance import strict_json
+from roadworthy.conformance.clients.opinion import Opinion
 from roadworthy.conformance.strict_json import Malformed
 from roadworthy.http.message import FailureKind, Reply, Request
 from roadworthy.http.sse import Event, Parser, StreamTooLargeError, parse
@@ -76,6 +77,8 @@ class Exchange:
     reply: Reply
     started_at: str = ""
     retries: tuple[Retry, ...] = ()
+    opinions: tuple[Opinion, ...] = ()
+    """What the official clients made of the answer, where they were asked."""
 
     @property
     def status(self) -> int | None:

@@ -45,6 +45,9 @@ class VerdictLimits:
     max_stall_s: float = 10.0
 
 
+NOT_ASKED = dict.fromkeys(("javascript", "python", "openai", "openai-js"), "the clients were not asked")
+
+
 @dataclass(frozen=True, slots=True)
 class Jobs:
     """How an asynchronous API is spoken: submit, poll, fetch. Pointers are JSON pointers (RFC 6901).
@@ -97,6 +100,9 @@ class Facts:
 
     jobs: Jobs = field(default_factory=Jobs)
     """How the subject's API is spoken, where its family is `jobs`."""
+
+    silent_clients: Mapping[str, str] = field(default_factory=lambda: dict(NOT_ASKED))
+    """The clients that were not heard on everything, and why."""
 
     @property
     def subject(self) -> Subject:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from roadworthy import __version__
+from roadworthy.conformance.clients.opinion import Opinion
 from roadworthy.conformance.exchange import Exchange, Retry
 from roadworthy.conformance.facts import Ability, Capability, Facts, Jobs, VerdictLimits
 from roadworthy.conformance.plan import select
@@ -127,6 +128,7 @@ def _exchange_out(exchange: Exchange) -> dict[str, Any]:
             "closed_early": reply.closed_early,
         },
         "retries": [asdict(retry) for retry in exchange.retries],
+        "opinions": [asdict(opinion) for opinion in exchange.opinions],
     }
 
 
@@ -156,4 +158,5 @@ def _exchange_in(value: dict[str, Any]) -> Exchange:
             closed_early=reply["closed_early"],
         ),
         retries=tuple(Retry(**retry) for retry in value["retries"]),
+        opinions=tuple(Opinion(**opinion) for opinion in value.get("opinions", ())),
     )

@@ -48,6 +48,10 @@ async def check(
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             break
+    if settings.check.clients:
+        from roadworthy.conformance.consult import consult
+
+        runs = await consult(runs)
     return report(runs, started_at, time.monotonic() - started, baseline)
 
 

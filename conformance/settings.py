@@ -56,6 +56,7 @@ class CheckTable(_Table):
     seed: int = 0
     fuzz_examples: Annotated[int, Field(ge=0, le=10_000)] = 30
     advertised_models: Annotated[int, Field(ge=0, le=1000)] = 0
+    clients: bool = True
     allow_writes: bool = False
     namespace: str = "roadworthy"
     baseline: Path | None = None

@@ -25,6 +25,8 @@ class Lens(StrEnum):
 
     HUB = "hub"
     SPEC = "spec"
+    JAVASCRIPT = "javascript"
+    PYTHON = "python"
     OPENAI = "openai"
 
 

@@ -56,6 +56,7 @@ def _wrong(exchange: Exchange, facts: Facts) -> Outcome | None:
     remedy="Serve the task's recommended model under its route, by the code of the model's own.",
     joint=[plain, probes.pipeline],
     on=Usable.COMPLETE,
+    applies=probes.pipeline.applies,
 )
 def pipeline_route(own: Exchange, exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
     """The route of a task, where it is offered, answers as the model's own does.
@@ -73,6 +74,7 @@ def pipeline_route(own: Exchange, exchange: Exchange, facts: Facts) -> Iterator[
     remedy="Serve it by the code of the model's own route.",
     joint=[plain, probes.task_route],
     on=Usable.COMPLETE,
+    applies=probes.task_route.applies,
 )
 def task_route(own: Exchange, exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
     """A model's route with the task's name, where it is offered, answers as the model's own does.

@@ -7,7 +7,6 @@ from urllib.parse import quote
 from roadworthy.conformance.exchange import objects
 from roadworthy.conformance.probe import Context, Draft, Phase, probe
 
-
 CHATTING = ("conversational", "chat-completion", "text-generation", "image-text-to-text")
 """Tasks under which chat models are listed; a model of another task cannot be asked to chat."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from roadworthy.sandbox import answers, wire
-from roadworthy.sandbox.models import entries, entry
+from roadworthy.sandbox.models import entries, entry, task_model
 from roadworthy.sandbox.routes import Server, known, parse, route
 from roadworthy.sandbox.turn import ApiError, Kind, Stage, Turn
 from roadworthy.sandbox.validation import validate
@@ -33,7 +33,8 @@ def model(turn: Turn, server: Server) -> None:
 @route("POST", "/v1/chat/completions")
 def chat(turn: Turn, server: Server) -> None:
     """A chat completion, streamed or not."""
-    converse(turn, server, server.options.models)
+    # A text-generation server chats with the model that it has.
+    converse(turn, server, (*server.options.models, task_model("text-generation")))
 
 
 def converse(turn: Turn, server: Server, models: Sequence[str]) -> None:
