@@ -43,6 +43,7 @@ class Case:
     method: str
     path: str
     at_root: bool
+    version: str
     body: bytes | None
     content_type: str
     label: str
@@ -250,7 +251,7 @@ class _Form:
             filled = filled.replace("{" + name + "}", quote(value, safe=""))
         sent, content_type = self._encoded(body)
         one = self.operation
-        return Case(one.id, one.method, filled, one.at_root, sent, content_type, label)
+        return Case(one.id, one.method, filled, one.at_root, one.version, sent, content_type, label)
 
     def _encoded(self, body: Any) -> tuple[bytes | None, str]:
         media_type = self.operation.media_type

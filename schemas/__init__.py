@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
+from urllib.parse import quote
 
 BASE = "https://roadworthy.dev/schemas/v1/"
 _SHOWN = 200
@@ -84,7 +85,8 @@ def _thorough(name: str) -> Any:
 
 
 def _schema(name: str) -> dict[str, Any]:
-    return {"$ref": BASE + name} if "#" in name else load(name)
+    # Pointers into the paths of an API description hold braces, which a URI must not.
+    return {"$ref": BASE + quote(name, safe="/#~")} if "#" in name else load(name)
 
 
 def _retrieve(uri: str) -> Any:

@@ -18,6 +18,8 @@ from roadworthy.schemas import BASE, load
 
 FOLDER = "openapi"
 COMPONENTS = "#/components/schemas/"
+BASE_PATH = "/v1"
+"""The path that base URLs end in."""
 METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
 
 
@@ -25,15 +27,17 @@ METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
 class Operation:
     """One operation as one task sees it.
 
-    `path` has its `{names}`; `parameters` gives the schema of each. `request` is whole: it refers to nothing
-    outside itself. `answers` gives per status, and per media type (or range, "image/*"), the schema's name for
-    `schemas.problem`; an empty name leaves the form open.
+    `path` has its `{names}`; `parameters` gives the schema of each. It stands below the base URL or, `at_root`,
+    beside its /v1; `version` is what stands between, unless the base URL ends in it. `request` is whole: it refers
+    to nothing outside itself. `answers` gives per status, and per media type (or range, "image/*"), the schema's
+    name for `schemas.problem`; an empty name leaves the form open.
     """
 
     id: str
     method: str
     path: str
     at_root: bool
+    version: str
     parameters: Mapping[str, dict[str, Any]]
     media_type: str = ""
     request: dict[str, Any] | None = None
@@ -83,7 +87,7 @@ def operation(name: str, task: str, id: str) -> Operation | None:
 
 def _operations(name: str, task: str) -> Iterator[Operation]:
     document = bundled(name)
-    at_root = document["servers"][0]["url"] == "/"
+    base = document["servers"][0]["url"]
     for path, item in document["paths"].items():
         for method, declared in item.items():
             if method not in METHODS or declared.get("x-task", task) != task:
@@ -98,7 +102,8 @@ def _operations(name: str, task: str) -> Iterator[Operation]:
                 id=declared["operationId"],
                 method=method.upper(),
                 path=path,
-                at_root=at_root,
+                at_root=base != BASE_PATH,
+                version=base.rstrip("/") if base != BASE_PATH else "",
                 parameters={one["name"]: one["schema"] for one in declared.get("parameters", ())},
                 media_type=media_type,
                 request=request and _whole(request, document),

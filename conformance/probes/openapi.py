@@ -33,12 +33,13 @@ def _invalid(facts: Facts) -> tuple[Case, ...]:
     return openapi_cases.invalid(facts.subject, facts.namespace, facts.fuzz_examples, facts.seed)
 
 
-def _draft(case: Case) -> Draft:
+def _draft(case: Case, facts: Facts) -> Draft:
+    path = case.path if facts.root_url.endswith(case.version) else case.version + case.path
     label = (REFUSE if case.must_refuse else "") + case.label
     shown = label.encode("unicode_escape").decode()[:200]
     return Draft(
         case.method,
-        case.path,
+        path,
         raw=case.body,
         headers=((CASE, shown), (OPERATION, case.operation)),
         at_root=case.at_root,
@@ -50,10 +51,10 @@ def _draft(case: Case) -> Draft:
 @probe("openapi.valid", expects=Expects.EITHER, repeat=lambda facts: len(_valid(facts)), applies=described)
 def valid(context: Context) -> Draft:
     """A valid request, drawn from the description of the family's routes."""
-    return _draft(_valid(context.facts)[context.trial - 1])
+    return _draft(_valid(context.facts)[context.trial - 1], context.facts)
 
 
 @probe("openapi.invalid", expects=Expects.EITHER, repeat=lambda facts: len(_invalid(facts)), applies=described)
 def invalid(context: Context) -> Draft:
     """A request that breaks the description of the family's routes."""
-    return _draft(_invalid(context.facts)[context.trial - 1])
+    return _draft(_invalid(context.facts)[context.trial - 1], context.facts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tiny_tgi import Tiny
@@ -40,6 +41,9 @@ def ask(app, **facts):
         transport = AsgiTransport(app)
         try:
             chosen = plan(frame(**facts), select(only=["openapi"]))
+            # Without the family's own first request: what is generated is asked in any case.
+            own = tuple(probe for probe in chosen.probes if probe.id.startswith("openapi."))
+            chosen = replace(chosen, probes=own)
             return await Runner(Target(URL, None), transport, chosen, Settings()).run()
         finally:
             await transport.aclose()

@@ -38,7 +38,11 @@ class Tiny:
             return self.error(404, f"nothing at {path}")
         if method == "GET":
             if path == "/info":
-                return 200, "application/json", json.dumps({"model_id": "tiny", "version": "1"}).encode()
+                return (
+                    200,
+                    "application/json",
+                    json.dumps({"model_id": "tiny", "version": "1", "max_total_tokens": 64}).encode(),
+                )
             return 200, "text/plain" if path == "/metrics" else "", b""
         try:
             body = json.loads(raw)
