@@ -10,6 +10,8 @@ from roadworthy.conformance.probe import PROBES, Expects
 
 REFUSALS = (400, 404, 405, 415, 422, 501)
 UNKNOWN = Ability(None, "")
+LISTS = ("discovery.models", "responses.models")
+"""The probes that ask for the list of models."""
 PARAMETERS = {
     "tools": Capability.TOOLS,
     "response_format": Capability.JSON_OBJECT,
@@ -27,7 +29,7 @@ def detect(exchanges: Sequence[Exchange], facts: Facts) -> Mapping[Capability, A
     """What the exchanges show: the model's own entry in `/models`, then explicit refusals."""
     found: dict[Capability, Ability] = {}
     for exchange in exchanges:
-        if exchange.probe == "discovery.models" and exchange.status == 200:
+        if exchange.probe in LISTS and exchange.status == 200:
             for entry in objects(exchange.answer.get("data")):
                 if entry.get("id") == facts.model:
                     found.update(_from_entry(entry))

@@ -39,6 +39,7 @@ MEDIA_TYPES = {
     "webm": ("video/webm", "audio/webm", "video/x-matroska", "audio/x-matroska"),
 }
 """The media types that name each format; the first is the usual one."""
+_THUMBNAIL = 16
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)
 
@@ -129,6 +130,18 @@ def image(data: bytes) -> Image:
     except Exception as error:  # noqa: BLE001 - decoders raise anything for what is broken
         raise MediaError(f"the {format} image cannot be decoded: {_reason(error)}.") from None
     return Image(width, height, format, all(low == high for low, high in ranges))
+
+
+def difference(one: bytes, other: bytes) -> float:
+    """How far two images lie apart, from 0 (alike) to 1, by small copies of both. Raises `MediaError`."""
+    import PIL.Image
+
+    copies: list[bytes] = []
+    for data in (one, other):
+        with PIL.Image.open(io.BytesIO(data), formats=[IMAGES[image(data).format]]) as opened:
+            copies.append(opened.convert("RGB").resize((_THUMBNAIL, _THUMBNAIL)).tobytes())
+    apart: int = sum(abs(a - b) for a, b in zip(*copies, strict=True))
+    return apart / (255 * len(copies[0]))
 
 
 def audio(data: bytes) -> Audio:

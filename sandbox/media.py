@@ -15,6 +15,7 @@ SAMPLE_RATE_HZ = 16_000
 SECONDS_PER_CHARACTER = 0.06
 SHORTEST_S = 0.3
 LONGEST_S = 30.0
+LONGEST_HEARD_S = 600
 FRAMES_PER_S = 8
 CODECS = {
     "mp3": ("mp3", "libmp3lame"),
@@ -87,19 +88,48 @@ def duration_s(data: bytes) -> float:
         raise ValueError(f"not a WAV: {error}") from None
 
 
+def samples(data: bytes) -> tuple[bytes, int]:
+    """The 16-bit mono samples and their rate in Hz of a WAV, MP3, FLAC or Ogg. Raises `ValueError` for others."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
+        try:
+            with wave.open(io.BytesIO(data)) as file:
+                if file.getnchannels() == 1 and file.getsampwidth() == 2 and file.getframerate():
+                    return file.readframes(file.getnframes()), file.getframerate()
+        except (wave.Error, EOFError) as error:
+            raise ValueError(f"not a WAV: {error}") from None
+    magic = ((b"RIFF", "wav"), (b"fLaC", "flac"), (b"OggS", "ogg"), (b"ID3", "mp3"), (b"\xff", "mp3"))
+    container = next((name for start, name in magic if data.startswith(start)), None)
+    if container is None:
+        raise ValueError("neither WAV, MP3, FLAC nor Ogg")
+    import av
+
+    found = bytearray()
+    try:
+        with av.open(io.BytesIO(data), "r", format=container) as source:
+            resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
+            for frame in source.decode(audio=0):
+                for piece in resampler.resample(frame):
+                    found += bytes(piece.planes[0])[: 2 * piece.samples]
+                if len(found) > 2 * SAMPLE_RATE_HZ * LONGEST_HEARD_S:
+                    break
+    except (av.error.FFmpegError, IndexError) as error:
+        raise ValueError(f"not {container}: {error}") from None
+    return bytes(found), SAMPLE_RATE_HZ
+
+
 def sound(text: str, format: str, speed: float = 1.0) -> bytes:
     """The tones of a text in one of `CONTENT_TYPES`' formats."""
     plain = wav(text, speed)
     return plain if format == "wav" else encoded(plain, format)
 
 
-def encoded(plain: bytes, format: str) -> bytes:
-    """A WAV in one of the formats of `CODECS`."""
+def encoded(plain: bytes, format: str, sample_rate_hz: int = SAMPLE_RATE_HZ) -> bytes:
+    """A WAV in one of the formats of `CODECS`, at this rate (Opus has one of its own)."""
     import av
 
     container, codec = CODECS[format]
     file = io.BytesIO()
-    rate_hz = 48_000 if format == "opus" else SAMPLE_RATE_HZ
+    rate_hz = 48_000 if format == "opus" else sample_rate_hz
     with av.open(io.BytesIO(plain), "r", format="wav") as source, av.open(file, "w", format=container) as target:
         track: Any = target.add_stream(codec, rate=rate_hz, layout="mono")
         for frame in source.decode(audio=0):

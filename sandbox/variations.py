@@ -208,11 +208,22 @@ def sparse_errors(turn: Turn) -> None:
         turn.payload["error"].pop(key, None)
 
 
+SPARED = (
+    "architecture",
+    "supports_tools",
+    "supports_structured_output",
+    "supported_parameters",
+    "owned_by",
+    "providers",
+    "pipeline_tag",
+)
+
+
 @variation("sparse_models", at=Stage.PAYLOAD, on={Kind.MODELS, Kind.MODEL})
 def sparse_models(turn: Turn) -> None:
     """Entries of models tell nothing of abilities: they are tried, or declared."""
     for entry in turn.payload["data"] if turn.kind is Kind.MODELS else [turn.payload]:
-        for key in ("architecture", "supports_tools", "supports_structured_output", "supported_parameters", "owned_by"):
+        for key in SPARED:
             entry.pop(key, None)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from roadworthy.conformance import strict_json
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, Malformed, as_object
-from roadworthy.conformance.facts import Capability, Facts
+from roadworthy.conformance.facts import Capability, Facts, chat
 from roadworthy.conformance.probes import structured as probes
 from roadworthy.conformance.refusal import must_accept, must_refuse
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
@@ -77,6 +77,7 @@ def accepted(exchange: Exchange) -> Iterator[Outcome]:
     source=HUB,
     remedy="Switch on guided generation in your engine.",
     across=[],
+    applies=chat,
     on=Usable.ANYTHING,
 )
 def offered(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Outcome]:

@@ -275,7 +275,14 @@ class HuggingFace:
     def _task(self, client: Any, task: str, question: dict[str, Any]) -> Iterator[Call]:
         method, give = ARGUMENTS.get(task, ("", None))
         if give is not None and hasattr(client, method):
-            yield method, lambda: getattr(client, method)(**give(question))
+            yield method, lambda: _promised(task, getattr(client, method)(**give(question)))
+
+
+def _promised(task: str, result: Any) -> Any:
+    """What a method returned, where it is a list if its documentation promises one; the client does not look itself."""
+    if task in LISTS:
+        expect(isinstance(result, list), f"a list is promised, and {type(result).__name__} came")
+    return result
 
 
 def _one(name: str, *, binary: bool = False) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -325,6 +332,18 @@ ARGUMENTS: dict[str, tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     ),
 }
 """By task, the method and what it is given. `tabular_regression` is left out: it raises for every answer."""
+LISTS = (
+    "audio-classification",
+    "image-classification",
+    "image-segmentation",
+    "object-detection",
+    "text-classification",
+    "token-classification",
+    "visual-question-answering",
+    "zero-shot-classification",
+    "zero-shot-image-classification",
+)
+"""The tasks whose methods promise a list."""
 
 
 class OpenAI:

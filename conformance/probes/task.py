@@ -56,7 +56,6 @@ def _example(case: str, purpose: str, expects: Expects = Expects.SUCCESS, phase:
 plain = _example("plain", "The task's plainest example; the first, so a cold start falls to it.", phase=Phase.FIRST)
 options = _example("options", "An example that uses the task's parameters.")
 more = _example("more", "A second example with other parameters.")
-embedded = _example("embedded", "The medium as base64 in JSON, with parameters.")
 batch = _example("batch", "Several inputs at once.")
 unicode = _example("unicode", "An input with characters beyond ASCII, where positions are easily miscounted.")
 empty = _example("empty", "An empty input: an answer or a refusal, but no crash.", Expects.EITHER)
@@ -75,5 +74,5 @@ def missing(context: Context) -> Draft:
     return Draft("POST", _path(context.facts), json={"parameters": {}}, at_root=True)
 
 
-ANSWERS = (plain, again, options, more, embedded, batch, unicode)
+ANSWERS = (plain, again, options, more, batch, unicode)
 """The probes that a healthy provider answers."""

@@ -28,20 +28,47 @@ BAD = (Verdict.FAIL, Verdict.WARN)
 
 # What each client alone sees: the fault, its subject, and the client checks that must fail, no other.
 BREAKS = [
-    ("chat.shape.no_id", CHAT, {"clients.javascript.reads"}),
-    ("task.flat_labels", "acme/text-classification=text-classification@serverless", {"clients.javascript.reads"}),
+    ("chat.id_missing", CHAT, {"clients.javascript.reads"}),
+    ("chat.usage.absent", CHAT, {"clients.javascript.reads"}),
+    ("chat.stream.error_null", CHAT, {"clients.javascript.reads"}),
+    ("chat.content_type_text", CHAT, {"clients.javascript.reads", "clients.openai_js.reads"}),
+    ("chat.stream.index_missing", CHAT, {"clients.openai.reads", "clients.openai_js.reads"}),
+    ("chat.stream.object_wrong", CHAT, {"clients.openai.reads"}),
+    ("chat.stream.role_missing", CHAT, {"clients.openai_js.reads"}),
+    ("structured.fenced", CHAT, {"clients.openai.reads"}),
+    (
+        "chat.no_choices",
+        CHAT,
+        {"clients.javascript.reads", "clients.python.reads", "clients.openai.reads", "clients.openai_js.reads"},
+    ),
+    (
+        "errors.text",
+        CHAT,
+        {"clients.javascript.shows_errors", "clients.python.shows_errors", "clients.openai.shows_errors"},
+    ),
+    ("errors.bare_message", CHAT, {"clients.python.shows_errors", "clients.openai_js.shows_errors"}),
+    (
+        "task.flat_labels",
+        "acme/text-classification=text-classification@serverless",
+        {"clients.javascript.reads", "clients.python.reads"},
+    ),
     (
         "task.published_shape",
         "acme/translation=translation@serverless",
         {"clients.javascript.reads", "clients.python.reads"},
     ),
-    ("task.media_as_octets", "acme/text-to-image=text-to-image@serverless", set()),
     (
-        "serverless.errors_empty",
-        "acme/text-classification=text-classification@serverless",
-        set(),
+        "task.classes_in_words",
+        "acme/tabular-classification=tabular-classification@serverless",
+        {"clients.javascript.reads"},
     ),
+    ("task.blobs.links", "acme/audio-to-audio=audio-to-audio@serverless", {"clients.python.reads"}),
+    ("task.labelled_as_text", "acme/fill-mask=fill-mask@serverless", {"clients.javascript.reads"}),
 ]
+
+
+# Legal by the rules of event streams, and yet more than this client reads.
+TOO_MUCH = {("no_space_after_data", CHAT, Lens.PYTHON)}
 
 
 def subjects():
@@ -105,9 +132,10 @@ def test_every_lens_is_green_on_every_legal_variation(run_sandbox):
         results = judge(run.checks, run.exchanges, run.facts, run.unsent)
         for lens in Lens:
             own = [result for result in results if lens in result.lenses]
-            if own and overall(own) in BAD:
+            if own and overall(own) in BAD and (*proof, lens) not in TOO_MUCH:
                 red[*proof, lens.value] = [(r.check_id, r.findings[:1]) for r in own if r.verdict in BAD]
     assert red == {}
+    assert len({name for name, _ in proofs}) >= 60
 
 
 @pytest.mark.timeout(300)

@@ -21,7 +21,7 @@ def settings(**tables) -> CheckSettings:
         ({"chekc": {}}, "chekc: there is no such setting; did you mean 'check'?"),
         ({"check": {"trial": 3}}, "check.trial: there is no such setting; did you mean 'trials'?"),
         ({"check": {"trials": 0}}, "check.trials: input should be greater than or equal to 1; got 0"),
-        ({"check": {"lens": ["hubb"]}}, "'hub', 'spec' or 'openai'; got 'hubb'"),
+        ({"check": {"lens": ["hubb"]}}, "'hub', 'spec', 'javascript', 'python' or 'openai'; got 'hubb'"),
         ({"capabilities": {"tool": True}}, "'tools'"),
         ({"limits": {"time_to_first_token_s": -1}}, "greater than 0; got -1"),
         ({"target": {"url": 5}}, "target.url: input should be a valid string; got 5"),
