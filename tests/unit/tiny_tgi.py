@@ -41,7 +41,9 @@ class Tiny:
                 return (
                     200,
                     "application/json",
-                    json.dumps({"model_id": "tiny", "version": "1", "max_total_tokens": 64}).encode(),
+                    json.dumps(
+                        {"model_id": "tiny", "version": "1", "max_total_tokens": 64, "max_input_tokens": 32}
+                    ).encode(),
                 )
             return 200, "text/plain" if path == "/metrics" else "", b""
         try:
