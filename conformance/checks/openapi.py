@@ -80,9 +80,8 @@ def _told(cases: Sequence[_Case], others: Sequence[Exchange], look: Look, where:
         finding = look(operation, case.exchange) if operation.id not in told else None
         if finding is None:
             continue
-        # Routes that take the same requests are mostly one program behind two doors.
-        doors = [one for one in _operations(cases) if one.request == operation.request]
-        shown = {_essence(look(one, other)) for one in doors for other in _same(one, others)}
+        # Of all operations, since a family's routes are mostly doors to one program with one reader of requests.
+        shown = {_essence(look(one, other)) for one in _operations(cases) for other in _same(one, others)}
         if _essence(finding) in shown:
             yield Undecided(f"{operation.id}: requests written by hand show the same; see {where}")
             continue
