@@ -72,6 +72,7 @@ class Check:
     bar: float | None
     judge: Judge
     wants_facts: bool
+    wants_others: bool
     applies: Applies = anything
 
     @property
@@ -105,7 +106,8 @@ def check(
 
     `source` names document and section of the rule; the function's docstring is
     the rule (first paragraph) and why clients break without it (the rest). A
-    parameter named `facts` receives the `Facts`. `applies` says for which subjects the
+    parameter named `facts` receives the `Facts`, one named `others` (with `across`) the
+    exchanges of all other probes, to compare with. `applies` says for which subjects the
     check is meant: by default those of any of its probes. Raises `ValueError` for a
     declaration that is not whole.
     """
@@ -144,6 +146,7 @@ def check(
             bar=bar,
             judge=judge,
             wants_facts="facts" in inspect.signature(judge).parameters,
+            wants_others="others" in inspect.signature(judge).parameters,
             applies=applies or (_any(asked) if asked else anything),
         )
         return CHECKS[id]

@@ -100,7 +100,8 @@ def _judge_one(
     if check.reading is Reading.EACH:
         runs = [(exchange.id, _run(check, [exchange], facts)) for exchange in good]
     elif check.reading is Reading.ACROSS:
-        runs = [(good[0].id, _run(check, [good], facts))]
+        others = [x for id, exchanges in by_probe.items() if id not in ids for x in exchanges]
+        runs = [(good[0].id, _run(check, [good], facts, others))]
     else:
         firsts = [next((x for x in good if x.probe == id), None) for id in ids]
         missing = [id for id, first in zip(ids, firsts, strict=True) if first is None]
@@ -114,8 +115,10 @@ def _judge_one(
     return replace(_conclude(check, runs), exchange_ids=tuple(exchange.id for exchange in good))
 
 
-def _run(check: Check, arguments: Sequence[object], facts: Facts) -> list[Outcome]:
-    extra = {"facts": facts} if check.wants_facts else {}
+def _run(check: Check, arguments: Sequence[object], facts: Facts, others: Sequence[Exchange] = ()) -> list[Outcome]:
+    extra: dict[str, object] = {"facts": facts} if check.wants_facts else {}
+    if check.wants_others:
+        extra["others"] = others
     return list(check.judge(*arguments, **extra))
 
 

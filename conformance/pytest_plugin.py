@@ -24,6 +24,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--exclude-check": {"metavar": "ID", "action": "append", "help": "no checks at or below this id; repeatable"},
     "--roadworthy-trials": {"metavar": "N", "help": "most trials per model-level check [10]"},
     "--roadworthy-max-requests": {"metavar": "N", "help": "budget of requests per model [500]"},
+    "--roadworthy-fuzz-examples": {"metavar": "N", "help": "generated bodies of each kind; 0 for none [30]"},
+    "--roadworthy-seed": {"metavar": "N", "help": "seed that they are drawn from [0]"},
     "--roadworthy-baseline": {"metavar": "FILE", "help": "known failures, as TOML: they become xfail"},
     "--roadworthy-record": {"metavar": "FILE", "help": "keep every exchange, for `roadworthy replay`"},
 }

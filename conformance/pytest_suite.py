@@ -335,6 +335,8 @@ def _inquire(config: pytest.Config) -> tuple[Inquiry, tuple[Check, ...]]:
             "exclude": option("--exclude-check"),
             "trials": option("--roadworthy-trials"),
             "max_requests": option("--roadworthy-max-requests"),
+            "fuzz_examples": option("--roadworthy-fuzz-examples"),
+            "seed": option("--roadworthy-seed"),
             "baseline": option("--roadworthy-baseline"),
         },
         "reports": {"record": record and Path(record).absolute()},

@@ -209,7 +209,11 @@ def sentence_similarity(asked: Asked) -> Any:
     """How near each sentence is to the source."""
     source = asked.text(asked.part("source_sentence"), "source_sentence")
     found = asked.part("sentences")
-    return [similarity(source, asked.text(sentence, "sentences")) for sentence in found or ["something"]]
+    if not isinstance(found, list) or not found:
+        if not asked.lenient:
+            raise ApiError(400, "`sentences` must be a list of texts", param="sentences")
+        found = ["something"]
+    return [similarity(source, asked.text(sentence, "sentences")) for sentence in found]
 
 
 def fill_mask(asked: Asked) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
+from urllib.parse import quote
 
 BASE = "https://roadworthy.dev/schemas/v1/"
 _SHOWN = 200
@@ -38,7 +39,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def is_valid(name: str, value: Any) -> bool:
-    """Whether a value meets the schema of this name."""
+    """Whether a value meets the schema of this name; a pointer may follow ("openapi/tgi.json#/components/...")."""
     return bool(_fast(name).is_valid(value))
 
 
@@ -70,16 +71,22 @@ def _show(value: Any) -> str:
 def _fast(name: str) -> Any:
     import jsonschema_rs
 
-    return jsonschema_rs.Draft202012Validator(load(name), retriever=_retrieve)
+    return jsonschema_rs.Draft202012Validator(_schema(name), retriever=_retrieve)
 
 
 @cache
 def _thorough(name: str) -> Any:
     from jsonschema import Draft202012Validator
-    from referencing import Registry, Resource
+    from referencing import Registry
+    from referencing.jsonschema import DRAFT202012
 
-    registry: Any = Registry(retrieve=lambda uri: Resource.from_contents(_retrieve(uri)))  # type: ignore[call-arg]
-    return Draft202012Validator(load(name), registry=registry)
+    registry: Any = Registry(retrieve=lambda uri: DRAFT202012.create_resource(_retrieve(uri)))  # type: ignore[call-arg]
+    return Draft202012Validator(_schema(name), registry=registry)
+
+
+def _schema(name: str) -> dict[str, Any]:
+    # Pointers into the paths of an API description hold braces, which a URI must not.
+    return {"$ref": BASE + quote(name, safe="/#~")} if "#" in name else load(name)
 
 
 def _retrieve(uri: str) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from roadworthy.sandbox import tasks
 from roadworthy.sandbox.families.chat import converse
 from roadworthy.sandbox.models import task_model, task_of
 from roadworthy.sandbox.routes import ErrorForm, Server, parse, route
 from roadworthy.sandbox.turn import ApiError, Kind, Stage, Turn
+from roadworthy.schemas import load, problem
 
 LOADING_S = 0.05
 
@@ -51,10 +54,24 @@ def _answer(turn: Turn, server: Server, model: str) -> None:
     else:
         turn.body = {tasks.RAW: turn.raw}
     _load(turn, server, model)
+    _check_parameters(task, turn.body, lenient="inputs" in turn.skip)
     server.mutate(Stage.REQUEST, turn)
     asked = tasks.Asked(turn.body, lenient="inputs" in turn.skip)
     turn.payload = tasks.MODELS[task](asked)
     turn.headers["content-type"] = tasks.content_type(task)
+
+
+def _check_parameters(task: str, body: dict[str, Any], *, lenient: bool) -> None:
+    """Raise `ApiError` (400) for parameters that the task's published specification does not allow.
+
+    With `lenient`, those that the task cannot do without are taken as they are.
+    """
+    found, form = body.get("parameters"), f"tasks/{task}/input.json"
+    known = load(form).get("properties", {}).get("parameters")
+    wrong = problem(f"{form}#/properties/parameters", found) if known and found is not None else None
+    if wrong is not None and not (lenient and wrong.pointer.strip("/") in known.get("required", ())):
+        place = f"parameters{wrong.pointer.replace('/', '.')}"
+        raise ApiError(400, f"`{place}` must be {wrong.expected}, got {wrong.got}", param=place)
 
 
 def _load(turn: Turn, server: Server, model: str) -> None:

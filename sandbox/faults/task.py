@@ -388,7 +388,8 @@ def batch_first_only(turn: Turn) -> None:
 )
 def threshold_ignored(turn: Turn) -> None:
     """Results below the threshold are sent too."""
-    turn.payload.append({**turn.payload[0], "score": 0.2})
+    if turn.payload:
+        turn.payload.append({**turn.payload[0], "score": 0.2})
 
 
 @fault(

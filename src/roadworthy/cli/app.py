@@ -155,6 +155,62 @@ def check(
 
 
 @app.command()
+def fuzz(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Base URL of the API; most end in /v1.")],
+    model: Annotated[list[str], typer.Option("--model", "-m", help="A model to ask; repeatable.")],
+    family: Annotated[
+        str, typer.Option("--family", metavar="API", help="Family of APIs: openai, responses, serverless, tgi...")
+    ] = "",
+    task: Annotated[str, typer.Option("--task", help="The model's task, where the family has several.")] = "",
+    examples: Annotated[int, typer.Option(min=1, max=10_000, help="Generated requests of each kind.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed that they are drawn from.")] = 0,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option("--api-key-env", metavar="NAME", help="Variable with the key [default: ROADWORTHY_API_KEY]."),
+    ] = None,
+    max_requests: Annotated[int | None, typer.Option(help="Budget of requests per model [default: enough].")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Requests under way at once [default: 4].")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds one request may take [default: 60].")] = None,
+    ca_file: Annotated[Path | None, typer.Option(help="Also trust the certificates in this PEM file.")] = None,
+    baseline: BaselineFile = None,
+    html: Html = None,
+    junit: Junit = None,
+    json: Json = None,
+    markdown: Markdown = None,
+    badge: Badge = None,
+    record: Annotated[Path | None, typer.Option("--record", metavar="FILE", help="Keep every exchange.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Send many generated requests, valid and broken, and say which the API answers wrongly."""
+    from roadworthy.cli.fuzz import run
+
+    run(
+        url,
+        model,
+        family=family,
+        task=task,
+        examples=examples,
+        seed=seed,
+        target={"api_key_env": api_key_env, "ca_file": ca_file},
+        check={
+            "max_requests": max_requests,
+            "concurrency": concurrency,
+            "timeout_s": timeout,
+            "baseline": baseline,
+        },
+        reports={
+            "html": html,
+            "junit": junit,
+            "json": json,
+            "markdown": markdown,
+            "badge": badge,
+            "record": record,
+        },
+        quiet=quiet,
+    )
+
+
+@app.command()
 def cleanup(
     url: Annotated[str | None, typer.Argument(metavar="[URL]", help="Base URL of the API, as for `check`.")] = None,
     api_key_env: Annotated[
