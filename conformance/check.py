@@ -72,8 +72,8 @@ class Check:
     bar: float | None
     judge: Judge
     wants_facts: bool
-    wants_others: bool
     applies: Applies = anything
+    wants_others: bool = False
 
     @property
     def family(self) -> str:

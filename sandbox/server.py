@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
 
-from roadworthy.sandbox.app import Sandbox
+from roadworthy.sandbox.app import Message, Receive, Send
+
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+"""An ASGI application: a sandbox, or something around one."""
 
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
@@ -22,19 +25,19 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     return bound
 
 
-def _server(app: Sandbox) -> uvicorn.Server:
+def _server(app: App) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off", http="h11", loop="asyncio")
     )
 
 
-def serve(app: Sandbox, bound: socket.socket) -> None:
+def serve(app: App, bound: socket.socket) -> None:
     """Serve until interrupted."""
     _server(app).run(sockets=[bound])
 
 
 @contextlib.contextmanager
-def running(app: Sandbox) -> Iterator[str]:
+def running(app: App) -> Iterator[str]:
     """Serve from a thread on a free loopback port; gives the base URL, ends with the block."""
     bound = listen()
     server = _server(app)

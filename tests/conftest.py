@@ -66,13 +66,31 @@ def run_against(
     return asyncio.run(go())
 
 
-@pytest.fixture
-def run_sandbox() -> RunSandbox:
-    """Start a sandbox with these mutations, run the checks on it, end it."""
+class Stage:
+    """An application that hands every request to whichever sandbox is on: one server serves a thousand runs."""
 
-    def go(*mutations: Mutation, options: Options | None = None, **kwargs: object) -> Run:
-        with running(Sandbox(mutations, options or Options(api_key=KEY))) as url:
-            return run_against(url, **kwargs)  # type: ignore[arg-type]
+    sandbox: Sandbox
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.sandbox(scope, receive, send)
+
+
+@pytest.fixture(scope="session")
+def stage() -> Generator[tuple[Stage, str], None, None]:
+    """A server on a free port for all runs of this process."""
+    stage = Stage()
+    with running(stage) as url:
+        yield stage, url
+
+
+@pytest.fixture
+def run_sandbox(stage: tuple[Stage, str]) -> RunSandbox:
+    """Put a sandbox with these mutations on the stage and run the checks on it."""
+    app, url = stage
+
+    def go(*mutations: Mutation, options: Options | None = None, **kwargs: Any) -> Run:
+        app.sandbox = Sandbox(mutations, options or Options(api_key=KEY))
+        return run_against(url, **kwargs)
 
     return go
 

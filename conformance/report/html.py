@@ -26,6 +26,7 @@ from roadworthy.conformance.report import drawing
 from roadworthy.conformance.report.model import Report
 from roadworthy.conformance.report.text import clip, day, duration, plural, size, visible
 from roadworthy.conformance.report.view import SYMBOLS, Evidence, ModelView, Row, View
+from roadworthy.conformance.subject import CHAT, Api
 from roadworthy.conformance.verdict import Lens, Verdict
 from roadworthy.http.message import Headers
 
@@ -39,9 +40,35 @@ _EVENT = re.compile(r"^event (\d+)")
 LENSES = {
     Lens.HUB: "what the hub's periodic validation decides",
     Lens.SPEC: "what the published API specifications say",
+    Lens.JAVASCRIPT: "what @huggingface/inference makes of the recorded answers",
+    Lens.PYTHON: "what huggingface_hub makes of the recorded answers",
     Lens.OPENAI: "what the OpenAI SDKs and their users rely on",
 }
+APIS = {
+    Api.OPENAI: "OpenAI-compatible routes",
+    Api.RESPONSES: "Responses API",
+    Api.SERVERLESS: "hub's task routes",
+    Api.TGI: "text-generation server",
+    Api.ENDPOINTS: "management of dedicated endpoints",
+    Api.JOBS: "submit, poll, fetch",
+}
 GROUPS = {
+    "task": "Task",
+    "serverless": "Task routes",
+    "jobs": "Jobs",
+    "catalogue": "Router's catalogue",
+    "clients": "Official clients",
+    "openapi": "Generated requests",
+    "fuzz": "Generated requests",
+    "responses": "Responses API",
+    "responses.stream": "Responses API, streaming",
+    "completions": "Text completions",
+    "embeddings": "Embeddings",
+    "images": "Images",
+    "transcription": "Transcription",
+    "speech": "Speech",
+    "tgi": "Text-generation server",
+    "endpoints": "Dedicated endpoints",
     "target": "Target",
     "discovery": "Discovery",
     "chat": "Chat",
@@ -73,6 +100,7 @@ def render(report: Report) -> str:
         "SYMBOLS": SYMBOLS,
         "GROUPS": GROUPS,
         "LENSES": LENSES,
+        "APIS": APIS,
         "Verdict": Verdict,
         "clip": clip,
         "duration": duration,
@@ -84,6 +112,7 @@ def render(report: Report) -> str:
         view=View(report),
         report=report,
         pages=[Page(model, number) for number, model in enumerate(View(report).models, 1)],
+        anchors={model.name: f"m{number}-model" for number, model in enumerate(View(report).models, 1)},
         started=day(report.started_at),
         # Ours, and the only text that is not escaped.
         style=Markup(_file("style.css")),  # noqa: S704
@@ -131,6 +160,11 @@ class Page:
 
     model: ModelView
     number: int
+
+    @property
+    def chats(self) -> bool:
+        """Whether this is about a chat model, which has abilities of its own."""
+        return self.model.subject.task == CHAT
 
     @property
     def prefix(self) -> str:

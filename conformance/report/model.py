@@ -90,7 +90,7 @@ class ModelReport:
         """Each lens that any check belongs to, with its own verdict."""
         members = {lens: [r for r in self.results if lens in r.lenses] for lens in Lens}
         return {
-            lens: LensReport(lens, self._capped(overall(results)), Counts.of(results))
+            lens: LensReport(lens, self._capped(_of_lens(results)), Counts.of(results))
             for lens, results in members.items()
             if results
         }
@@ -138,8 +138,14 @@ class Report:
         return EXIT_CODES[self.verdict]
 
 
+def _of_lens(results: Sequence[CheckResult]) -> Verdict:
+    """The verdict of one view; a view that has nothing to say of this task is skipped, not in doubt."""
+    silent = all(result.verdict is Verdict.SKIPPED for result in results)
+    return Verdict.SKIPPED if silent else overall(results)
+
+
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """The verdict that decides over several; inconclusive where there are none."""
     found = set(verdicts)
-    order = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.WARN, Verdict.PASS)
+    order = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.WARN, Verdict.PASS, Verdict.SKIPPED)
     return next((verdict for verdict in order if verdict in found), Verdict.INCONCLUSIVE)

@@ -14,7 +14,7 @@ from roadworthy.conformance.report.text import one_line, plural, visible
 from roadworthy.conformance.report.view import SYMBOLS, ModelView, Row, View
 from roadworthy.conformance.run import Progress as Step
 from roadworthy.conformance.run import Watch as Callback
-from roadworthy.conformance.verdict import Verdict
+from roadworthy.conformance.verdict import Lens, Verdict
 
 STYLES = {
     Verdict.PASS: "bold green",
@@ -23,6 +23,7 @@ STYLES = {
     Verdict.SKIPPED: "dim",
     Verdict.INCONCLUSIVE: "bold magenta",
 }
+SHORT = {Lens.JAVASCRIPT: "js"}
 LABEL = 12
 LENS_VERDICT = 16
 MOST_IDS = 6
@@ -52,16 +53,23 @@ class _Printer:
         for entry in view.report.stale_baseline:
             self._field("stale", Text(visible(f"{entry} no longer fails; remove it from the baseline"), "bold red"))
         self._field("checks", Text(view.report.counts.phrase()))
+        if view.many or (several and view.noun == "task"):
+            self._table(view)
+        else:
+            for model in view.models:
+                self._model(model, several=several)
+        if view.conflicts:
+            self._heading("Where not everybody can be satisfied")
+        for name, reason in view.conflicts:
+            self._indented(Text(f"{name}: ", "bold") + Text(one_line(reason, 400)))
         for model in view.models:
-            self._model(model, several=several)
-        for model in view.models:
-            self._problems(model, suffix=f" of {model.name}" if several else "")
+            self._problems(model, suffix=f" of {model.name}" if several else "", brief=view.many)
         if any(model.having(Verdict.FAIL) for model in view.models):
             self._console.print()
             self._line(Text(MORE, "dim"))
 
     def _headline(self, view: View) -> None:
-        names = view.models[0].name if len(view.models) == 1 else plural(len(view.models), "model")
+        names = view.models[0].name if len(view.models) == 1 else plural(len(view.models), view.noun)
         line = _word(view.report.verdict).append(f"  {visible(names)}", "bold")
         self._console.print()
         self._line(line.append(f" at {visible(view.report.base_url)}", "not bold"))
@@ -82,7 +90,26 @@ class _Printer:
             self._field(label, Text(one_line(", ".join(names), 600), "dim" if label.startswith("not") else ""))
         self._field("requests", Text(model.requests()))
 
-    def _problems(self, model: ModelView, *, suffix: str) -> None:
+    def _table(self, view: View) -> None:
+        """One line for each task or model, and its verdict in each lens."""
+        from rich.table import Table
+
+        lenses = list(view.report.lenses)
+        table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+        for title in ("task", "API") if view.noun == "task" else ("model",):
+            table.add_column(title, overflow="fold")
+        for lens in lenses:
+            table.add_column(SHORT.get(lens, lens.value), no_wrap=True)
+        table.add_column("requests", justify="right")
+        for model, verdicts in view.table:
+            subject = model.subject
+            names = (subject.task, subject.api.value) if view.noun == "task" else (model.name,)
+            cells = [_mark(verdicts.get(lens)) for lens in lenses]
+            table.add_row(*map(visible, names), *cells, str(model.report.run.requests))
+        self._console.print()
+        self._console.print(table)
+
+    def _problems(self, model: ModelView, *, suffix: str, brief: bool = False) -> None:
         failed, warned = model.having(Verdict.FAIL), model.having(Verdict.WARN)
         if failed:
             self._heading(plural(len(failed), "failure") + suffix)
@@ -92,7 +119,8 @@ class _Printer:
             self._heading(plural(len(warned), "warning") + suffix)
         for row in warned:
             self._warning(row)
-        for verdict in (Verdict.INCONCLUSIVE, Verdict.SKIPPED):
+        # Of many subjects, what was skipped is told by --html and --json; what is in doubt must be read.
+        for verdict in (Verdict.INCONCLUSIVE,) if brief else (Verdict.INCONCLUSIVE, Verdict.SKIPPED):
             reasons = model.reasons(verdict)
             if reasons:
                 self._heading(f"{sum(len(rows) for _, rows in reasons)} {verdict.value}{suffix}")
@@ -170,6 +198,14 @@ class _Printer:
             # Not every console can show a tick; none may fail over one.
             line = Text(line.plain.encode(encoding, "replace").decode(encoding))
         self._console.print(line, soft_wrap=True)
+
+
+def _mark(verdict: Verdict | None) -> Text:
+    """A verdict as a table shows it: nothing where a lens has nothing to say."""
+    if verdict in (None, Verdict.SKIPPED):
+        return Text("-", "dim")
+    word = {Verdict.INCONCLUSIVE: "doubt"}.get(verdict, verdict.value)
+    return Text(f"{SYMBOLS[verdict]} {word}", STYLES[verdict])
 
 
 def _word(verdict: Verdict) -> Text:

@@ -12,10 +12,13 @@ from roadworthy.conformance.exchange import Exchange
 from roadworthy.conformance.facts import Ability, Capability
 from roadworthy.conformance.judge import describe
 from roadworthy.conformance.measure import Measurements, measure
+from roadworthy.conformance.probe import PROBES
 from roadworthy.conformance.report.curl import curl
 from roadworthy.conformance.report.model import ModelReport, Report
 from roadworthy.conformance.report.text import duration, one_line, plural
-from roadworthy.conformance.verdict import CheckResult, Finding, Level, Verdict
+from roadworthy.conformance.subject import CHAT, Api, Subject
+from roadworthy.conformance.verdict import CheckResult, Finding, Lens, Level, Verdict
+from roadworthy.schemas import manifest
 
 SYMBOLS = {
     Verdict.PASS: "✓",
@@ -25,8 +28,9 @@ SYMBOLS = {
     Verdict.INCONCLUSIVE: "?",
 }
 LEVELS = list(Level)
-NESTED = ("chat.stream",)
+NESTED = ("chat.stream", "responses.stream")
 """Groups of checks with a heading of their own inside a family."""
+FEW = 3
 SLOW_CLIENT_S = 0.1
 """Our own lateness from which a reader should be told of it."""
 
@@ -105,8 +109,20 @@ class ModelView:
 
     @property
     def name(self) -> str:
-        """The model's name."""
+        """The subject as it is written on the command line: the model, and its task and API where not plain chat."""
         return self.report.model
+
+    @property
+    def subject(self) -> Subject:
+        """The model, the task and the family of APIs."""
+        return self.report.run.facts.subject
+
+    @cached_property
+    def conflicts(self) -> list[str]:
+        """Where specification and clients cannot all be satisfied: what each needs, and what the hub needs."""
+        form = manifest.manifest(self.subject.task)
+        known = set(form.conflicts.values()) if form else set()
+        return list(dict.fromkeys(row.result.reason for row in self.rows if row.result.reason in known))
 
     @cached_property
     def exchanges(self) -> dict[str, Exchange]:
@@ -205,9 +221,9 @@ class ModelView:
         unauthorised = [x for x in run.exchanges if x.status in (401, 403)]
         if run.exchanges and len(unauthorised) == len(run.exchanges):
             found.append(Caveat(self._locked_out(), grave=True))
-        elif (warm_up := self.exchanges.get("warmup#1")) is not None and warm_up.status != 200:
+        elif (first := self._first()) is not None and not first.answered:
             found.append(
-                Caveat(f"The first plain request failed, so little else was sent: {one_line(describe(warm_up))}", True)
+                Caveat(f"The first plain request failed, so little else was sent: {one_line(describe(first))}", True)
             )
         told = Counter(reason for reason in run.unsent.values() if reason.startswith("not sent: "))
         found += [
@@ -227,6 +243,11 @@ class ModelView:
             found.append(Caveat(f"{plural(counts.known, 'failure')} known to the baseline did not count."))
         return found
 
+    def _first(self) -> Exchange | None:
+        """The exchange without which nothing else was sent."""
+        gates = (x for x in self.report.run.exchanges if (probe := PROBES.get(x.probe)) and probe.gate)
+        return next(gates, None)
+
     def _locked_out(self) -> str:
         statuses = "/".join(sorted({str(x.status) for x in self.report.run.exchanges}))
         what = "did not accept the API key" if self.report.run.facts.authenticated else "asks for an API key"
@@ -243,6 +264,28 @@ class View:
     def models(self) -> tuple[ModelView, ...]:
         """Every model."""
         return tuple(ModelView(model) for model in self.report.models)
+
+    @property
+    def noun(self) -> str:
+        """What the report is about several of: models, where all are asked to chat, or else tasks."""
+        plain = all((m.subject.task, m.subject.api) == (CHAT, Api.OPENAI) for m in self.models)
+        return "model" if plain else "task"
+
+    @cached_property
+    def conflicts(self) -> list[tuple[str, str]]:
+        """The tasks of which no one answer satisfies everybody, each with why and with what the hub needs."""
+        return list(dict.fromkeys((m.subject.task, text) for m in self.models for text in m.conflicts))
+
+    @property
+    def many(self) -> bool:
+        """Whether the report is about too many for each to be told of in full."""
+        return len(self.models) > FEW
+
+    @property
+    def table(self) -> list[tuple[ModelView, dict[Lens, Verdict]]]:
+        """Every subject with its verdict in each lens, in order of task and API."""
+        ordered = sorted(self.models, key=lambda m: (m.subject.task != CHAT, m.subject.task, m.subject.api, m.name))
+        return [(m, {lens: part.verdict for lens, part in m.report.lenses.items()}) for m in ordered]
 
     @cached_property
     def caveats(self) -> list[tuple[str, Caveat]]:
