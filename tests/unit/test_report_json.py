@@ -32,7 +32,7 @@ def test_reports_of_real_runs_meet_the_schema_and_replay_to_the_same(run_sandbox
     document = valid(render_json(session.report([run], "2026-11-21T05:00:00+00:00", 1.0)))
     assert document["verdict"] == ("fail" if faults else "pass")
     assert (document["exit_code"] == 1) == bool(faults)
-    assert set(document["lenses"]) == {"hub", "spec", "openai"}
+    assert set(document["lenses"]) == {"hub", "spec", "javascript", "python", "openai"}
     assert [check["id"] for check in document["checks"]] == [check.id for check in run.checks]
     with (tmp_path / "run.jsonl").open("w", encoding="utf-8", newline="") as file:
         recording.write(file, [run])
