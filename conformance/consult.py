@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from roadworthy.conformance.clients.ask import CLIENTS, Unavailable, ask
 from roadworthy.conformance.clients.call import APIS, Question
 from roadworthy.conformance.clients.opinion import Opinion
+from roadworthy.conformance.exchange import as_object
 from roadworthy.conformance.probe import PROBES, Expects
 from roadworthy.conformance.run import Run
+from roadworthy.conformance.subject import Api
 
+HUB_CLIENTS = ("javascript", "python")
+FORM_FIELD = re.compile(rb'name="response_format"\r\n\r\n(\w+)')
 GENERATED = ("fuzz.", "openapi.")
 """Probes whose many bodies say more of the server than of its answers."""
 MOST_REFUSALS = 4
@@ -24,7 +29,8 @@ async def consult(runs: Sequence[Run], clients: Sequence[str] = CLIENTS) -> list
     Costs the provider nothing: the clients speak to a replayer on this machine. Never raises for what a server sent.
     """
     questions = [question for number, run in enumerate(runs) for question in _questions(run, number)]
-    answers = await asyncio.gather(*(asyncio.to_thread(ask, client, questions) for client in clients))
+    asked = {client: [question for question in questions if _would_send(client, question)] for client in clients}
+    answers = await asyncio.gather(*(asyncio.to_thread(ask, client, asked[client]) for client in clients))
     said: dict[str, list[Opinion]] = {}
     silent: dict[int, dict[str, str]] = {}
     for client, answer in zip(clients, answers, strict=True):
@@ -54,6 +60,21 @@ def _questions(run: Run, number: int) -> Iterable[Question]:
             continue
         named = replace(exchange, id=_key(number, exchange.id))
         yield Question(named, facts.task, facts.api.value, facts.model)
+
+
+def _would_send(client: str, question: Question) -> bool:
+    """Whether a client sends such a request of itself: of other forms it need not read the answer."""
+    if client not in HUB_CLIENTS or question.api != Api.OPENAI:
+        return True
+    sent = as_object(question.exchange.sent)
+    if question.task == "feature-extraction":
+        return sent.get("encoding_format") != "base64"
+    if question.task == "text-to-image":
+        return client != "python" or sent.get("response_format") == "b64_json"
+    if question.task == "automatic-speech-recognition":
+        form = FORM_FIELD.search(question.exchange.request.body or b"")
+        return form is None or form[1] == b"json"
+    return True
 
 
 def _key(number: int, id: str) -> str:

@@ -9,9 +9,11 @@ from roadworthy.conformance import statistics
 from roadworthy.conformance.check import Check, Reading, Usable
 from roadworthy.conformance.exchange import Exchange, Malformed
 from roadworthy.conformance.facts import Facts
+from roadworthy.conformance.subject import Api
 from roadworthy.conformance.verdict import (
     CheckResult,
     Finding,
+    Lens,
     Level,
     NotApplicable,
     Outcome,
@@ -64,6 +66,13 @@ def usable(exchange: Exchange, bar: Usable) -> bool:
     return bar is Usable.JSON or bool(exchange.choices)
 
 
+def lenses_of(check: Check, facts: Facts) -> tuple[Lens, ...]:
+    """The views that a check takes part in: of routes that no OpenAI SDK calls, that view has nothing to say."""
+    if facts.api in (Api.OPENAI, Api.RESPONSES):
+        return check.lenses
+    return tuple(lens for lens in check.lenses if lens is not Lens.OPENAI) or (Lens.SPEC,)
+
+
 def describe(exchange: Exchange) -> str:
     """One phrase on what an exchange held, for "no usable answer" reasons."""
     reply = exchange.reply
@@ -78,7 +87,7 @@ def _judge_one(
     check: Check, by_probe: Mapping[str, list[Exchange]], facts: Facts, unsent: Mapping[str, str]
 ) -> CheckResult:
     def result(verdict: Verdict, reason: str = "") -> CheckResult:
-        return CheckResult(check.id, check.level, check.lenses, verdict, reason)
+        return CheckResult(check.id, check.level, lenses_of(check, facts), verdict, reason)
 
     lacking = facts.lacks(check.needs)
     if lacking:
@@ -112,7 +121,9 @@ def _judge_one(
             )
             return result(Verdict.INCONCLUSIVE, reason or f"{missing[0]} was not sent")
         runs = [(good[0].id, _run(check, firsts, facts))]
-    return replace(_conclude(check, runs), exchange_ids=tuple(exchange.id for exchange in good))
+    return replace(
+        _conclude(check, runs), lenses=lenses_of(check, facts), exchange_ids=tuple(exchange.id for exchange in good)
+    )
 
 
 def _run(check: Check, arguments: Sequence[object], facts: Facts, others: Sequence[Exchange] = ()) -> list[Outcome]:

@@ -19,6 +19,7 @@ from roadworthy.conformance.report.model import ModelReport, Report
 from roadworthy.conformance.run import Run, Runner, Settings, Watch
 from roadworthy.conformance.settings import CheckSettings
 from roadworthy.conformance.target import Target
+from roadworthy.errors import UsageError
 from roadworthy.http.message import Transport
 
 WatchModel = Callable[[str], Watch | None]
@@ -37,26 +38,38 @@ async def check(
     """Ask every model in turn and judge what came. `watch` gives the progress callback for a model."""
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     started = time.monotonic()
-    bounds = Settings(
+    runs = []
+    for subject in map(settings.subject, models):
+        frame = replace(settings.facts(target, subject, int(time.time())), run=uuid.uuid4().hex)
+        planned = plan(frame, checks)
+        if not planned.checks:
+            raise UsageError(
+                f"{subject.label}: none of the selected checks is about this task and API; loosen --only, --exclude "
+                "and --lens, or name the task: --model NAME=TASK@API"
+            )
+        async with cleanup.guarded(target, frame, transport) as sender:
+            runner = Runner(target, sender, planned, bounds(settings), watch(subject.label) if watch else None)
+            runs.append(await runner.run())
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            break
+    task = asyncio.current_task()
+    leaving = task is not None and task.cancelling()
+    if settings.check.clients and not leaving and any(c.family == "clients" for run in runs for c in run.checks):
+        from roadworthy.conformance.consult import consult
+
+        runs = await consult(runs)
+    return report(runs, started_at, time.monotonic() - started, baseline)
+
+
+def bounds(settings: CheckSettings) -> Settings:
+    """How much may be sent, as the settings have it."""
+    return Settings(
         concurrency=settings.check.concurrency,
         max_requests=settings.check.max_requests,
         max_trials=settings.check.trials,
         total_timeout_s=settings.check.timeout_s,
     )
-    runs = []
-    for subject in map(settings.subject, models):
-        frame = replace(settings.facts(target, subject, int(time.time())), run=uuid.uuid4().hex)
-        async with cleanup.guarded(target, frame, transport) as sender:
-            runner = Runner(target, sender, plan(frame, checks), bounds, watch(subject.label) if watch else None)
-            runs.append(await runner.run())
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            break
-    if settings.check.clients:
-        from roadworthy.conformance.consult import consult
-
-        runs = await consult(runs)
-    return report(runs, started_at, time.monotonic() - started, baseline)
 
 
 def report(runs: Sequence[Run], started_at: str, duration_s: float, baseline: Baseline | None = None) -> Report:

@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from roadworthy.conformance.adapter import AdapterTable
 from roadworthy.conformance.facts import Ability, Capability, Facts, Jobs, VerdictLimits
-from roadworthy.conformance.subject import Subject
+from roadworthy.conformance.subject import CHAT, Api, Subject
 from roadworthy.conformance.target import Target
 from roadworthy.conformance.verdict import Lens
 from roadworthy.errors import ConfigError
+from roadworthy.schemas import manifest
 
 DEFAULT_KEY_ENV = "ROADWORTHY_API_KEY"
 _TOKEN = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
@@ -54,8 +55,10 @@ class CheckTable(_Table):
     timeout_s: Positive = 60.0
     max_tokens: Annotated[int, Field(ge=16, le=100_000)] = 256
     seed: int = 0
-    fuzz_examples: Annotated[int, Field(ge=0, le=10_000)] = 30
+    fuzz_examples: Annotated[int | None, Field(ge=0, le=10_000)] = None
+    """None: 30 for chat, 8 for other tasks, 2 for those that make pictures, sounds or films."""
     advertised_models: Annotated[int, Field(ge=0, le=1000)] = 0
+    everything: bool = False
     clients: bool = True
     allow_writes: bool = False
     namespace: str = "roadworthy"
@@ -143,9 +146,17 @@ class CheckSettings(_Table):
             },
             max_tokens=self.check.max_tokens,
             seed=self.check.seed,
-            fuzz_examples=self.check.fuzz_examples,
+            fuzz_examples=_examples(subject) if self.check.fuzz_examples is None else self.check.fuzz_examples,
             probe_advertised_models=self.check.advertised_models,
         )
+
+
+def _examples(subject: Subject) -> int:
+    """How many generated requests of each kind a subject is sent unasked: what costs more gets fewer."""
+    form = manifest.manifest(subject.task)
+    if form is not None and form.response != "json":
+        return 2
+    return 30 if (subject.task, subject.api) == (CHAT, Api.OPENAI) else 8
 
 
 def target(table: TargetTable, environment: Mapping[str, str] | None = None) -> Target:

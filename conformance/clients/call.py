@@ -55,7 +55,8 @@ def call(question: Question) -> dict[str, Any]:
         "inputs": _inputs(task, sent),
         "labels": _texts(parameters.get("candidate_labels")) or _LABELS,
         "details": parameters.get("details") is True,
-        "encoding_format": sent.get("encoding_format") if sent.get("encoding_format") in ("float", "base64") else None,
+        # Of itself the SDK asks for base64 and decodes it.
+        "encoding_format": "float" if sent.get("encoding_format") == "float" else None,
         "plain": question.exchange.media_type.startswith("text/plain"),
     }
 

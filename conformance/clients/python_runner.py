@@ -451,7 +451,7 @@ def image_of(answer: Any) -> None:
     image = answer.data[0]
     expect(isinstance(image.b64_json or image.url, str), "data[0] has neither b64_json nor url")
     if image.b64_json:
-        base64.b64decode(image.b64_json, validate=True)
+        base64.b64decode(image.b64_json)
 
 
 def words_of(transcription: Any) -> None:

@@ -24,6 +24,8 @@ STYLES = {
     Verdict.INCONCLUSIVE: "bold magenta",
 }
 SHORT = {Lens.JAVASCRIPT: "js"}
+WIDE = 100
+LEGEND = "✓ pass   ✗ fail   ! warn   ? in doubt   - this view has nothing to say"
 LABEL = 12
 LENS_VERDICT = 16
 MOST_IDS = 6
@@ -95,19 +97,22 @@ class _Printer:
         from rich.table import Table
 
         lenses = list(view.report.lenses)
+        brief = self._console.width < WIDE
         table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
         for title in ("task", "API") if view.noun == "task" else ("model",):
             table.add_column(title, overflow="fold")
         for lens in lenses:
             table.add_column(SHORT.get(lens, lens.value), no_wrap=True)
-        table.add_column("requests", justify="right")
+        table.add_column("sent", justify="right")
         for model, verdicts in view.table:
             subject = model.subject
             names = (subject.task, subject.api.value) if view.noun == "task" else (model.name,)
-            cells = [_mark(verdicts.get(lens)) for lens in lenses]
+            cells = [_mark(verdicts.get(lens), brief=brief) for lens in lenses]
             table.add_row(*map(visible, names), *cells, str(model.report.run.requests))
         self._console.print()
         self._console.print(table)
+        if brief:
+            self._line(Text(f"  {LEGEND}", "dim"))
 
     def _problems(self, model: ModelView, *, suffix: str, brief: bool = False) -> None:
         failed, warned = model.having(Verdict.FAIL), model.having(Verdict.WARN)
@@ -200,12 +205,12 @@ class _Printer:
         self._console.print(line, soft_wrap=True)
 
 
-def _mark(verdict: Verdict | None) -> Text:
+def _mark(verdict: Verdict | None, *, brief: bool) -> Text:
     """A verdict as a table shows it: nothing where a lens has nothing to say."""
     if verdict in (None, Verdict.SKIPPED):
         return Text("-", "dim")
     word = {Verdict.INCONCLUSIVE: "doubt"}.get(verdict, verdict.value)
-    return Text(f"{SYMBOLS[verdict]} {word}", STYLES[verdict])
+    return Text(SYMBOLS[verdict] if brief else f"{SYMBOLS[verdict]} {word}", STYLES[verdict])
 
 
 def _word(verdict: Verdict) -> Text:
@@ -237,7 +242,7 @@ class Watch:
 
     def model(self, name: str) -> Callback:
         """The callback for one model."""
-        shown = one_line(name, 40)
+        shown = one_line(name, 72)
         bar = self._bar
         if bar is None:
             self._say(f"roadworthy: asking {shown}")

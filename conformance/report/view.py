@@ -297,8 +297,11 @@ class View:
         return sorted(named, key=lambda item: not item[1].grave)
 
     def _selected(self) -> tuple[int, int]:
-        selected = max((len(model.report.results) for model in self.models), default=0)
-        return selected, max(len(CHECKS), selected)
+        """How many checks were asked for, and how many there are that are about these tasks and APIs."""
+        selected = {row.check_id for model in self.report.models for row in model.results}
+        frames = [model.run.facts for model in self.report.models]
+        there = {check.id for check in CHECKS.values() if any(check.applies(facts) for facts in frames)}
+        return len(selected), len(there | selected)
 
 
 def exchanges_of(rows: Sequence[Row]) -> list[str]:

@@ -396,7 +396,7 @@ def test_json_in_the_place_of_speech_is_noticed_by_the_javascript_client_alone(c
 SERVERLESS: list[tuple[str, Any, bool, bool]] = [
     # the task, an answer, whether JavaScript accepts it, whether Python does
     ("text-classification", [[LABEL]], True, True),
-    ("text-classification", [LABEL], False, True),
+    ("text-classification", [LABEL], False, False),
     ("zero-shot-classification", [LABEL], True, True),
     ("zero-shot-classification", {"labels": ["a"], "scores": [0.5]}, True, False),
     ("token-classification", [{"start": 0, "end": 1, "score": 0.5, "word": "a"}], False, True),

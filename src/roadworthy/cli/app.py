@@ -26,7 +26,8 @@ app = typer.Typer(
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="Only checks at or below this id.")]
 Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="ID", help="No checks at or below this id.")]
 Lenses = Annotated[
-    list[str] | None, typer.Option("--lens", metavar="LENS", help="Only this view (hub, spec or openai).")
+    list[str] | None,
+    typer.Option("--lens", metavar="LENS", help="Only this view: hub, spec, javascript, python, openai."),
 ]
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report as one HTML page.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML.")]
@@ -54,7 +55,15 @@ def _root(
 @app.command()
 def check(
     url: Annotated[str | None, typer.Argument(metavar="[URL]", help="Base URL of the API; most end in /v1.")] = None,
-    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="A model to check; repeatable.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", "-m", metavar="NAME[=TASK[@API]]", help="A model, its task (chat) and API; repeatable."
+        ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every model that /models lists, by every API that answers for it.")
+    ] = False,
     api_key_env: Annotated[
         str | None,
         typer.Option("--api-key-env", metavar="NAME", help="Variable with the key [default: ROADWORTHY_API_KEY]."),
@@ -78,13 +87,17 @@ def check(
     timeout: Annotated[float | None, typer.Option(help="Seconds one request may take [default: 60].")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the property-based leg [default: 0].")] = None,
     fuzz_examples: Annotated[
-        int | None, typer.Option(help="Generated bodies of each kind; 0 for none [default: 30].")
+        int | None,
+        typer.Option(help="Generated bodies of each kind; 0 for none [default: 30; other tasks 8; media 2]."),
     ] = None,
     advertised_models: Annotated[
         int | None, typer.Option(help="Ask this many of the advertised models too [default: 0].")
     ] = None,
     request_id_header: Annotated[
         str | None, typer.Option(help="Header that carries the request id [default: Inference-Id].")
+    ] = None,
+    clients: Annotated[
+        bool | None, typer.Option("--clients/--no-clients", help="Give the answers to the official clients too.")
     ] = None,
     allow_writes: Annotated[
         bool, typer.Option("--allow-writes", help="May make dedicated endpoints, and remove them again.")
@@ -133,6 +146,8 @@ def check(
                 "seed": seed,
                 "fuzz_examples": fuzz_examples,
                 "advertised_models": advertised_models,
+                "everything": everything or None,
+                "clients": clients,
                 "allow_writes": allow_writes or None,
                 "namespace": namespace,
                 "baseline": baseline,
@@ -287,6 +302,9 @@ def sandbox(
     api_key_env: Annotated[
         str | None, typer.Option("--api-key-env", metavar="NAME", help="Ask for the key in this variable.")
     ] = None,
+    all_tasks: Annotated[
+        bool, typer.Option("--all-tasks", help="List the models of every other task in /models too.")
+    ] = False,
     first_token_delay: Annotated[float, typer.Option(help="Seconds before the first token.")] = 0.0,
     token_delay: Annotated[float, typer.Option(help="Seconds between tokens.")] = 0.0,
     list_faults: Annotated[bool, typer.Option("--list-faults", help="List faults and variations, and exit.")] = False,
@@ -305,6 +323,7 @@ def sandbox(
         fault or [],
         models=model or [],
         api_key_env=api_key_env,
+        all_tasks=all_tasks,
         first_token_delay_s=first_token_delay,
         token_delay_s=token_delay,
         until_stdin_closes=until_stdin_closes,

@@ -46,9 +46,14 @@ class CheckCommand:
         settings = self._settings()
         provider = target(settings.target)
         models = settings.target.models
+        if settings.check.everything and models:
+            raise UsageError("--all checks every model that /models lists; leave it out, or the models")
+        if settings.check.everything:
+            models = asyncio.run(_everything(provider, settings))
         if not models:
             raise ConfigError(
-                f"which model? Give --model NAME (repeatable); GET {provider.base_url}/models usually lists them"
+                "which model? Give --model NAME[=TASK[@API]] (repeatable), or --all; "
+                f"GET {provider.base_url}/models usually lists them"
             )
         checks = select(settings.check.only, settings.check.exclude, settings.check.lens)
         known = baselines.read(settings.check.baseline) if settings.check.baseline else Baseline()
@@ -109,6 +114,19 @@ class CheckCommand:
                 raise UsageError(f"--capability {item}: expected NAME or NAME=no, with a name among: {known}")
             declared[name] = words[word.lower()]
         return declared
+
+
+async def _everything(provider: Target, settings: CheckSettings) -> list[str]:
+    """What the API serves, as --model would name it."""
+    from roadworthy.conformance.adapter import adapted
+    from roadworthy.conformance.offer import offers
+    from roadworthy.http.aiohttp_transport import AiohttpTransport
+
+    transport = adapted(AiohttpTransport(ca_file=settings.target.ca_file), settings.adapter, provider.base_url)
+    try:
+        return [subject.label for subject in await offers(provider, transport, session.bounds(settings))]
+    finally:
+        await transport.aclose()
 
 
 def replay(path: Path, flags: Flags, *, write_baseline: Path | None, quiet: bool) -> NoReturn:

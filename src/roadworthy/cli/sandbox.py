@@ -59,6 +59,7 @@ def serve(
     *,
     models: Sequence[str],
     api_key_env: str | None,
+    all_tasks: bool,
     first_token_delay_s: float,
     token_delay_s: float,
     until_stdin_closes: bool,
@@ -74,6 +75,7 @@ def serve(
     options = Options(
         models=tuple(models) or defaults.models,
         api_key=key,
+        all_tasks=all_tasks,
         first_token_delay_s=first_token_delay_s,
         token_delay_s=token_delay_s,
     )
