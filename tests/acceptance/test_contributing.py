@@ -50,7 +50,7 @@ def test_the_worked_example_works(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for name in ("example.metadata_refused] PASSED", "example.metadata_echoed] PASSED"):
+    for name in ("example.metadata_refused-acme/chat-1] PASSED", "example.metadata_echoed-acme/chat-1] PASSED"):
         assert name in done.stdout
     assert re.search(r"\b3 passed", done.stdout), done.stdout
 
