@@ -52,9 +52,16 @@ if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/py
 else $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '$(1)'; fi
 endef
 
-$(VENV)/.stamp-dev: pyproject.toml | $(BIN)/python
+LOCKS := conformance/clients/javascript/package-lock.json tests/javascript/package-lock.json
+
+# Without npm the tests that need JavaScript packages are skipped, and say so.
+$(VENV)/.stamp-dev: pyproject.toml $(LOCKS) | $(BIN)/python
 	@echo "Setting up $(VENV) for development ..."
 	@$(call install,.[dev])
+	@if command -v npm >/dev/null 2>&1; then \
+	  npm ci --prefix tests/javascript --ignore-scripts --no-audit --no-fund --silent; \
+	  $(BIN)/python -m roadworthy.conformance.clients.install >/dev/null; \
+	else echo "No npm: the tests of the JavaScript clients and of the published specifications will be skipped."; fi
 	@touch $@ $(VENV)/.stamp-demo
 
 $(VENV)/.stamp-demo: pyproject.toml | $(BIN)/python

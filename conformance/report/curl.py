@@ -20,6 +20,8 @@ _OURS = {
     ("accept-encoding", "identity"),
     ("accept", "application/json, text/event-stream"),
 }
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+"""What a terminal would not show as it is, so that it could not be copied from there."""
 _GLOBS = re.compile(r"[][{}]")
 
 
@@ -68,7 +70,7 @@ def _body(exchange: Exchange, recording: str) -> tuple[str, str]:
         field, decode = ("text", "") if text is not None else ("base64", "base64 -d | ")
         wanted = shlex.quote(f"first(inputs | {chosen}) | .request.body.{field}")
         return f"jq -jn {wanted} {shlex.quote(recording)} | {decode}", " --data-binary @-"
-    if text is None or "\0" in text:
+    if text is None or _CONTROL.search(text):
         return f"printf %s {base64.b64encode(body).decode()} | base64 -d | ", " --data-binary @-"
     return "", f" --data-raw {shlex.quote(text)}"
 

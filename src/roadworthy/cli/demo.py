@@ -14,6 +14,7 @@ from rich.console import Console
 
 from roadworthy.cli.check import write_reports
 from roadworthy.conformance import recording, session
+from roadworthy.conformance.offer import offers
 from roadworthy.conformance.plan import select
 from roadworthy.conformance.report import terminal
 from roadworthy.conformance.report.model import Report
@@ -34,9 +35,9 @@ FAULTS = (
 
 
 def run(out: Path) -> None:
-    """Check a healthy provider, then one with a handful of faults, and say where the reports are.
+    """Check a healthy provider, one with a handful of faults, and one of every task; say where the reports are.
 
-    Raises `RoadworthyError` when the sandbox does not behave: the healthy one must pass, the faulty one fail.
+    Raises `RoadworthyError` when the sandbox does not behave: the healthy ones must pass, the faulty one fail.
     """
     console = Console(highlight=False)
     out.mkdir(parents=True, exist_ok=True)
@@ -45,22 +46,24 @@ def run(out: Path) -> None:
     console.rule("2. A provider with five faults")
     console.print("  " + "\n  ".join(FAULTS), style="dim")
     faulty = _check(console, FAULTS, out / "faulty")
+    console.rule("3. A provider of every task, by every API")
+    every = _check(console, (), out / "every-task", everything=True)
     console.rule("Where to look")
-    for name, report in (("healthy", healthy), ("faulty", faulty)):
-        console.print(f"{name:8} {report.verdict.value.upper():5} {(out / name / 'report.html').resolve().as_uri()}")
+    for name, report in (("healthy", healthy), ("faulty", faulty), ("every-task", every)):
+        console.print(f"{name:10} {report.verdict.value.upper():5} {(out / name / 'report.html').resolve().as_uri()}")
     console.print(
         f"\nThe same on your API:   roadworthy check https://api.example.com/v1 --model NAME"
         f"\nJudge it again offline: roadworthy replay {out / 'faulty' / 'run.jsonl'}",
         soft_wrap=True,
     )
-    if (healthy.exit_code, faulty.exit_code) != (ExitCode.PASS, ExitCode.FAIL):
-        raise RoadworthyError("the sandbox did not give one pass and one fail; please report this")
+    if (healthy.exit_code, faulty.exit_code, every.exit_code) != (ExitCode.PASS, ExitCode.FAIL, ExitCode.PASS):
+        raise RoadworthyError("the sandbox did not give a pass, a fail and a pass; please report this")
 
 
-def _check(console: Console, faults: Sequence[str], out: Path) -> Report:
+def _check(console: Console, faults: Sequence[str], out: Path, *, everything: bool = False) -> Report:
     out.mkdir(parents=True, exist_ok=True)
     with _sandbox(faults) as url:
-        report = asyncio.run(_ask(console, url))
+        report = asyncio.run(_ask(console, url, everything=everything))
     with (out / "run.jsonl").open("w", encoding="utf-8") as file:
         recording.write(file, [model.run for model in report.models])
     (out / "summary.md").unlink(missing_ok=True)
@@ -71,13 +74,16 @@ def _check(console: Console, faults: Sequence[str], out: Path) -> Report:
     return report
 
 
-async def _ask(console: Console, url: str) -> Report:
+async def _ask(console: Console, url: str, *, everything: bool) -> Report:
     from roadworthy.http.aiohttp_transport import AiohttpTransport
 
-    transport = AiohttpTransport()
+    settings, target, transport = CheckSettings(), Target(url, KEY), AiohttpTransport()
     watch = terminal.Watch(console)
     try:
-        return await session.check(Target(url, KEY), [MODEL], CheckSettings(), select(), transport, watch=watch.model)
+        models = [MODEL]
+        if everything:
+            models = [subject.label for subject in await offers(target, transport, session.bounds(settings))]
+        return await session.check(target, models, settings, select(), transport, watch=watch.model)
     finally:
         watch.close()
         await transport.aclose()
@@ -87,7 +93,15 @@ async def _ask(console: Console, url: str) -> Report:
 def _sandbox(faults: Sequence[str]) -> Iterator[str]:
     """The sandbox in a process of its own, so that its work does not disturb our clocks; gives its base URL."""
     command = [sys.executable, "-m", "roadworthy", "sandbox", "--port", "0", "--until-stdin-closes"]
-    command += ["--api-key-env", "ROADWORTHY_DEMO_KEY", "--first-token-delay", "0.02", "--token-delay", "0.002"]
+    command += [
+        "--all-tasks",
+        "--api-key-env",
+        "ROADWORTHY_DEMO_KEY",
+        "--first-token-delay",
+        "0.02",
+        "--token-delay",
+        "0.002",
+    ]
     for fault in faults:
         command += ["--fault", fault]
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments

@@ -15,10 +15,12 @@ from roadworthy.conformance.check import Check
 from roadworthy.conformance.dry_run import Outline, expects_refusal, outline, totals
 from roadworthy.conformance.plan import plan
 from roadworthy.conformance.price import Price
+from roadworthy.conformance.report.text import plural
 from roadworthy.conformance.run import Settings
 from roadworthy.conformance.settings import CheckSettings
 from roadworthy.conformance.target import Target
 from roadworthy.errors import UsageError
+from roadworthy.schemas import manifest
 
 NANO_USD_PER_USD = 1_000_000_000
 
@@ -45,7 +47,8 @@ def show(
             parse_price(price) if price else asyncio.run(_published(provider, subject.model, settings.adapter, ca_file))
         )
         bounds = Settings(max_trials=settings.check.trials)
-        outlines = outline(plan(facts, checks), bounds)
+        planned = plan(facts, checks)
+        outlines = outline(planned, bounds)
         console.print(_table(outlines, model))
         requests, prompt, completion = totals(outlines)
         capped = min(requests, settings.check.max_requests)
@@ -53,12 +56,15 @@ def show(
             f"At most {capped} requests (budget {settings.check.max_requests}), {prompt:,} prompt tokens and "
             f"{completion:,} completion tokens; retries after 429 and 503 come on top, within the budget."
         )
-        if known is None:
+        form = manifest.manifest(subject.task)
+        if form is not None and form.response != "json":
+            console.print("Cost: unknown, since pictures, sounds and films are not priced by the token.")
+        elif known is None:
             console.print("Cost: unknown, since /models gives no price for this model. Give --price IN,OUT.")
         else:
             bound = known.cost_nano_usd(prompt, completion)
             console.print(f"Cost: at most {_usd(bound)} USD, at {known.describe()}.")
-        console.print(f"{len(checks)} checks would be judged.\n")
+        console.print(f"{plural(len(planned.checks), 'check')} would be judged.\n")
 
 
 def parse_price(text: str) -> Price:
