@@ -8,11 +8,10 @@ from typing import Any
 from roadworthy.conformance.capability import REFUSALS
 from roadworthy.conformance.exchange import Exchange, Malformed, as_object
 from roadworthy.conformance.facts import Facts
-from roadworthy.conformance.verdict import Finding, NotApplicable, Outcome, Undecided
+from roadworthy.conformance.verdict import Finding, NotApplicable, Outcome
 from roadworthy.conformance.words import is_integer, show
 from roadworthy.schemas import problem
 
-NS = 1_000_000_000
 GUIDE = "registration guide, Automatic validation: 30 seconds for whole answers"
 API = "OpenAI API reference, error codes"
 
@@ -48,18 +47,6 @@ def other_model(exchange: Exchange, facts: Facts) -> Iterator[Finding]:
     short = facts.model.rpartition("/")[2].partition(":")[0].lower()
     if not value or (short not in value.lower() and value.lower() not in facts.model.lower()):
         yield Finding(facts.model, show(value), at="/model")
-
-
-def slow(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
-    """Fails for an answer that took longer than the hub allows; readings may only be late, never early."""
-    last_ns, uncertainty_ns = exchange.reply.timings.last_byte_ns, exchange.reply.timings.uncertainty_ns
-    limit_s = facts.limits.total_time_s
-    if last_ns is None:
-        yield NotApplicable("nothing came")
-    elif (last_ns - uncertainty_ns) / NS > limit_s:
-        yield Finding(f"at most {limit_s:g} s", f"{last_ns / NS:.3f} s", at="last byte")
-    elif last_ns / NS > limit_s:
-        yield Undecided(f"{last_ns / NS:.3f} s is over the limit by less than our own uncertainty")
 
 
 def keyless(exchange: Exchange) -> Iterator[Finding]:

@@ -9,9 +9,10 @@ from roadworthy.conformance import route_rules as rules
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Chunk, Exchange, as_object
 from roadworthy.conformance.facts import Facts
+from roadworthy.conformance.in_time import by, whole_in_time
 from roadworthy.conformance.probes import completions as probes
 from roadworthy.conformance.refusal import must_refuse
-from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome, Undecided
+from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import is_integer, show
 from roadworthy.schemas import problem
 
@@ -548,11 +549,7 @@ def stream_first_text(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
     if not pieces:
         yield NotApplicable("no text came")
         return
-    first_ns = pieces[0][0].event.at_ns
-    if (first_ns - exchange.reply.timings.uncertainty_ns) / rules.NS > limit_s:
-        yield Finding(f"at most {limit_s:g} s", f"{first_ns / rules.NS:.3f} s", at="first text")
-    elif first_ns / rules.NS > limit_s:
-        yield Undecided(f"{first_ns / rules.NS:.3f} s is over the limit by less than our own uncertainty")
+    yield from by(pieces[0][0].event.at_ns, exchange, limit_s, "first text")
 
 
 @check(
@@ -633,7 +630,7 @@ def latency(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
 
     It is what the hub allows a request that does not stream.
     """
-    yield from rules.slow(exchange, facts)
+    yield from whole_in_time(exchange, facts)
 
 
 @check(

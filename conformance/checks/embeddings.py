@@ -12,6 +12,7 @@ from roadworthy.conformance import route_rules as rules
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, as_object, objects
 from roadworthy.conformance.facts import Facts
+from roadworthy.conformance.in_time import whole_in_time
 from roadworthy.conformance.probes import embeddings as probes
 from roadworthy.conformance.refusal import must_refuse
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
@@ -580,7 +581,7 @@ def latency(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
 
     It is what the hub allows a request that does not stream.
     """
-    yield from rules.slow(exchange, facts)
+    yield from whole_in_time(exchange, facts)
 
 
 @check(

@@ -9,6 +9,7 @@ from typing import Any
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, Malformed, as_object, objects
 from roadworthy.conformance.facts import Facts
+from roadworthy.conformance.in_time import whole_in_time
 from roadworthy.conformance.probes import responses as probes
 from roadworthy.conformance.refusal import must_accept, must_refuse
 from roadworthy.conformance.responses import (
@@ -23,7 +24,7 @@ from roadworthy.conformance.responses import (
     text,
     whole,
 )
-from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome, Undecided
+from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import is_integer, is_number, show
 from roadworthy.schemas import problem
 
@@ -587,14 +588,7 @@ def total_time(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
 
     It is what the hub allows.
     """
-    last_ns, doubt_ns = exchange.reply.timings.last_byte_ns, exchange.reply.timings.uncertainty_ns
-    limit_s = facts.limits.total_time_s
-    if last_ns is None:
-        yield NotApplicable("nothing came")
-    elif (last_ns - doubt_ns) / 1e9 > limit_s:
-        yield Finding(f"at most {limit_s:g} s", f"{last_ns / 1e9:.3f} s", at="last byte")
-    elif last_ns / 1e9 > limit_s:
-        yield Undecided(f"{last_ns / 1e9:.3f} s is over the limit by less than our own uncertainty")
+    yield from whole_in_time(exchange, facts)
 
 
 # Limits

@@ -13,6 +13,7 @@ from roadworthy.conformance import strict_json
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Chunk, Exchange, Malformed, as_object, objects
 from roadworthy.conformance.facts import Facts
+from roadworthy.conformance.in_time import whole_in_time
 from roadworthy.conformance.measure import NS
 from roadworthy.conformance.probes import tgi as probes
 from roadworthy.conformance.refusal import must_accept
@@ -1168,11 +1169,4 @@ def total_time(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
 
     It is what the hub allows a request that does not stream.
     """
-    last_ns, uncertainty_ns = exchange.reply.timings.last_byte_ns, exchange.reply.timings.uncertainty_ns
-    limit_s = facts.limits.total_time_s
-    if last_ns is None:
-        yield NotApplicable("nothing came")
-    elif (last_ns - uncertainty_ns) / NS > limit_s:
-        yield Finding(f"at most {limit_s:g} s", f"{last_ns / NS:.3f} s", at="last byte")
-    elif last_ns / NS > limit_s:
-        yield Undecided(f"{last_ns / NS:.3f} s is over the limit by less than our own uncertainty")
+    yield from whole_in_time(exchange, facts)
