@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from math import inf
 from statistics import median
 
+from roadworthy.conformance.reading.in_time import whole_in_time
+
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange
 from roadworthy.conformance.facts import Facts
-from roadworthy.conformance.in_time import whole_in_time
 from roadworthy.conformance.measure import NS, stream_timing
 from roadworthy.conformance.probes.latency import first_token
 from roadworthy.conformance.probes.stream import chat_stream, twin

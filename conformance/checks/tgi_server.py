@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from roadworthy.conformance import prometheus
+from roadworthy.conformance.reading.refusal import must_refuse
+
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.checks.tgi import details, inputs, optional, tokens
 from roadworthy.conformance.exchange import Exchange, objects
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.measure import NS
 from roadworthy.conformance.probes import tgi as probes
-from roadworthy.conformance.refusal import must_refuse
+from roadworthy.conformance.reading import prometheus
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import is_integer, show
 from roadworthy.schemas import problem

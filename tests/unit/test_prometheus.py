@@ -6,8 +6,7 @@ import math
 import time
 
 import pytest
-
-from roadworthy.conformance.prometheus import histogram_problems, parse
+from roadworthy.conformance.reading.prometheus import histogram_problems, parse
 
 PAGE = """\
 # HELP requests_total How many requests: "quotes" and \\\\ stand here freely.

@@ -10,8 +10,8 @@ import urllib.request
 import PIL.Image
 import pytest
 
-from roadworthy.conformance import media as reader
 from roadworthy.conformance.probes.transcription import BOUNDARY, form
+from roadworthy.conformance.reading import media as reader
 from roadworthy.sandbox import media
 from roadworthy.sandbox.app import Options, Sandbox
 from roadworthy.sandbox.families.embeddings import vector

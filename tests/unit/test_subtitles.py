@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from roadworthy.conformance.subtitles import Cue, SubtitleError, srt, vtt
+from roadworthy.conformance.reading.subtitles import Cue, SubtitleError, srt, vtt
 
 CUES = [Cue(0.0, 1.5, "One,\ntwo."), Cue(3661.25, 3662.0, "Three.")]
 SRT = "1\n00:00:00,000 --> 00:00:01,500\nOne,\ntwo.\n\n2\n01:01:01,250 --> 01:01:02,000\nThree.\n"
