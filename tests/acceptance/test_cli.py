@@ -111,7 +111,7 @@ def test_a_healthy_provider_passes_with_every_report_and_the_key_in_none(healthy
     assert_taught(done, 0)
     report = json.loads((tmp_path / "new" / "r.json").read_text())
     assert (report["verdict"], report["exit_code"]) == ("pass", 0)
-    assert len(report["checks"]) == len(json.loads(roadworthy("checks", "--json").stdout))
+    assert len(report["checks"]) == len(json.loads(roadworthy("checks", "--task", "chat-completion", "--json").stdout))
     assert ET.parse(tmp_path / "new" / "r.xml").getroot().tag in {"testsuites", "testsuite"}
     for path in [*(tmp_path / "new").iterdir(), tmp_path / "run.jsonl"]:
         assert path.stat().st_size > 0
@@ -296,7 +296,8 @@ def test_the_demo_shows_green_then_red_and_leaves_no_process_behind(tmp_path):
     failed = {row["id"] for row in report["checks"] if row["verdict"] in ("fail", "warn")}
     from roadworthy.cli.demo import FAULTS
 
-    assert failed == {check for name in FAULTS for check in find(name).caught_by}
+    # Where the official clients are installed, the SDK stumbles over one of the five too.
+    assert failed - {"clients.openai.reads"} == {check for name in FAULTS for check in find(name).caught_by}
 
 
 def test_a_sandbox_ends_when_its_parent_is_gone():

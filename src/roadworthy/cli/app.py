@@ -275,12 +275,14 @@ def replay(
 def checks(
     lens: Lenses = None,
     only: Only = None,
+    task: Annotated[str, typer.Option("--task", help="Only checks of this task, e.g. feature-extraction.")] = "",
+    api: Annotated[str, typer.Option("--api", help="Only checks of this family, e.g. serverless.")] = "",
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """List the catalogue of checks: id, level, lenses, source, and what each asks."""
     from roadworthy.cli.catalogue import checks as run
 
-    run(lens or [], only or [], as_json=json)
+    run(lens or [], only or [], task, api, as_json=json)
 
 
 @app.command()

@@ -12,13 +12,19 @@ import typer
 from roadworthy.cli.lenses import lenses as parse_lenses
 from roadworthy.conformance.catalogue import load
 from roadworthy.conformance.check import CHECKS, Check
+from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.plan import select
+from roadworthy.conformance.subject import Subject
 from roadworthy.errors import UsageError
 
 
-def checks(lens: Sequence[str], only: Sequence[str], *, as_json: bool) -> None:
+def checks(lens: Sequence[str], only: Sequence[str], task: str, api: str, *, as_json: bool) -> None:
     """Print the catalogue, or the part of it that is asked for."""
     chosen = select(only, (), parse_lenses(lens))
+    if task or api:
+        about = Subject.of("any model", task, api)
+        facts = Facts("", about.model, about.task, about.api)
+        chosen = tuple(check for check in chosen if check.applies(facts))
     if as_json:
         typer.echo(json.dumps([_row(check) for check in chosen], indent=2, ensure_ascii=False))
         return
