@@ -13,7 +13,7 @@ from roadworthy.conformance.plan import Plan
 from roadworthy.conformance.probe import PROBES, Phase
 from roadworthy.conformance.probes.discovery import models as list_models
 from roadworthy.conformance.run import Runner, Settings
-from roadworthy.conformance.subject import ALIASES, CHAT, OPENAI_TASKS, Api, Subject
+from roadworthy.conformance.subject import ALIASES, CHAT, Api, Subject
 from roadworthy.conformance.target import Target
 from roadworthy.errors import UsageError
 from roadworthy.http.message import Transport
@@ -61,14 +61,7 @@ def _candidates(entries: Sequence[dict[str, object]]) -> Iterator[Subject]:
         form = manifest.manifest(task)
         if not isinstance(name, str) or form is None:
             continue
-        if task in OPENAI_TASKS:
-            yield Subject(name, task, Api.OPENAI)
-        if task == CHAT:
-            yield Subject(name, task, Api.RESPONSES)
-        else:
-            yield Subject(name, task, Api.SERVERLESS)
-        if task == "text-generation":
-            yield Subject(name, task, Api.TGI)
+        yield from (Subject(name, task, api) for api in Api if api in form.routes)
         if form.response in MEDIA:
             yield Subject(name, task, Api.JOBS)
 

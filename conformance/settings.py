@@ -69,7 +69,8 @@ class LimitsTable(_Table):
     """`[limits]`: the figures a provider is held to, in seconds. The defaults are the hub's."""
 
     time_to_first_token_s: Positive = 5.0
-    total_time_s: Positive = 30.0
+    total_time_s: Positive | None = None
+    """None: the task's own limit."""
     max_stall_s: Positive = 10.0
 
 
@@ -120,6 +121,11 @@ class CheckSettings(_Table):
     reports: ReportsTable = ReportsTable()
     adapter: AdapterTable = AdapterTable()
 
+    def _limits(self, subject: Subject) -> VerdictLimits:
+        form = manifest.manifest(subject.task)
+        own = {"total_time_s": form.latency_limit_s} if form else {}
+        return VerdictLimits(**{**own, **self.limits.model_dump(exclude_none=True)})
+
     def subject(self, text: str) -> Subject:
         """The subject that a notation names, with what `[models."..."]` declares of it. Raises `UsageError`."""
         table = self.models.get(text)
@@ -138,7 +144,7 @@ class CheckSettings(_Table):
             judged_at=judged_at,
             request_id_header=target.request_id_header,
             authenticated=target.api_key is not None or bool(target.headers),
-            limits=VerdictLimits(**self.limits.model_dump()),
+            limits=self._limits(subject),
             jobs=Jobs(**self.jobs.model_dump()),
             abilities={
                 capability: Ability(offered, "declared" if offered else "declared as not offered")

@@ -34,15 +34,6 @@ class Api(StrEnum):
 
 DEFAULT_TASKS = {Api.TGI: "text-generation", Api.ENDPOINTS: "endpoint-management"}
 """The task that is meant where a family is named alone; chat for all others."""
-OPENAI_TASKS = (
-    CHAT,
-    "text-generation",
-    "feature-extraction",
-    "text-to-image",
-    "automatic-speech-recognition",
-    "text-to-speech",
-)
-"""The tasks that have an OpenAI-compatible route."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +69,4 @@ class Subject:
         task = ALIASES.get(task, task) or (DEFAULT_TASKS.get(api, CHAT) if api else CHAT)
         if task not in manifest.names() and task not in DEFAULT_TASKS.values():
             raise UsageError(f"{model}: there is no task {task!r}; expected one of {', '.join(manifest.names())}")
-        return cls(model, task, api or (Api.OPENAI if task in OPENAI_TASKS else Api.SERVERLESS))
+        return cls(model, task, api or (Api.OPENAI if task in manifest.served_by(Api.OPENAI) else Api.SERVERLESS))

@@ -280,7 +280,7 @@ def _other(value: Any, taken: list[Any], items: Any) -> Any:
 
 def _matching(pattern: str, least: int, most: int) -> str:
     """A string that a regular expression accepts, by its parse tree; simple patterns only."""
-    from re import _parser as parser  # type: ignore[attr-defined]
+    from re import _parser as parser  # type: ignore[attr-defined, unused-ignore]
 
     for spread in (0, 1, 3, 8, least):
         try:

@@ -40,20 +40,28 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """How a task is called on the hub's task routes.
+    """How a task is called.
 
-    `response` is "json", "image", "audio" or "video". `rules` are check ids (without "task.").
-    `conflicts` says per lens why no one answer satisfies it and the hub, in words.
+    `routes` gives for each family of APIs the path below the server's root, `accepts` the media types that the
+    task route takes, `response` what comes back: "json", "image", "audio" or "video". `rules` are check ids
+    (without "task."). `conflicts` says per lens why no one answer satisfies it and the hub, in words.
     """
 
     task: str
     title: str
+    method: str
+    routes: Mapping[str, str]
+    accepts: tuple[str, ...]
     response: str
-    rules: tuple[str, ...]
+    latency_limit_s: float
     cases: Mapping[str, Case]
+    rules: tuple[str, ...] = ()
     conflicts: Mapping[str, str] = field(default_factory=dict)
-    path: str = "/models/{model}"
-    """The route below the server's root."""
+
+    @property
+    def path(self) -> str:
+        """The task route below the server's root; a task without one has the model's own."""
+        return self.routes.get("serverless", f"/models/{MODEL}")
 
     @property
     def output(self) -> str:
@@ -82,7 +90,14 @@ def manifest(task: str) -> Manifest | None:
     text = resources.files(__package__).joinpath("tasks", task, "manifest.json").read_text(encoding="utf-8")
     read: dict[str, Any] = json.loads(text)
     cases = {name: Case(name, **case) for name, case in read.pop("cases", {}).items()}
-    return Manifest(task=task, cases=cases, rules=tuple(read.pop("rules", ())), **read)
+    rules, accepts = (tuple(read.pop(key, ())) for key in ("rules", "accepts"))
+    return Manifest(task=task, cases=cases, rules=rules, accepts=accepts, **read)
+
+
+@cache
+def served_by(family: str) -> tuple[str, ...]:
+    """The tasks that have a route in this family of APIs."""
+    return tuple(task for task in names() if (form := manifest(task)) and family in form.routes)
 
 
 @cache

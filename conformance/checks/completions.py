@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from roadworthy.conformance.reading.in_time import by, whole_in_time
-from roadworthy.conformance.reading.refusal import must_refuse
-
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Chunk, Exchange, as_object
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.probes import completions as probes
 from roadworthy.conformance.reading import route_rules as rules
+from roadworthy.conformance.reading.in_time import by, whole_in_time
+from roadworthy.conformance.reading.refusal import must_refuse
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import is_integer, show
 from roadworthy.schemas import problem

@@ -8,14 +8,13 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from roadworthy.conformance.reading.in_time import whole_in_time
-from roadworthy.conformance.reading.refusal import must_refuse
-
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, as_object, objects
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.probes import embeddings as probes
 from roadworthy.conformance.reading import route_rules as rules
+from roadworthy.conformance.reading.in_time import whole_in_time
+from roadworthy.conformance.reading.refusal import must_refuse
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import is_integer, is_number, show
 from roadworthy.schemas import is_valid

@@ -10,13 +10,12 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
-from roadworthy.conformance.reading.refusal import must_accept, must_refuse
-
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, Malformed, as_object, objects
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.probes import endpoints as probes
 from roadworthy.conformance.probes.endpoints import accepted, state
+from roadworthy.conformance.reading.refusal import must_accept, must_refuse
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome, Undecided
 from roadworthy.conformance.words import is_number, show
 from roadworthy.schemas import problem

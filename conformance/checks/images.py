@@ -8,15 +8,14 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from roadworthy.conformance.reading.in_time import whole_in_time
-from roadworthy.conformance.reading.refusal import must_refuse
-
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, objects
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.probes import images as probes
 from roadworthy.conformance.reading import media
 from roadworthy.conformance.reading import route_rules as rules
+from roadworthy.conformance.reading.in_time import whole_in_time
+from roadworthy.conformance.reading.refusal import must_refuse
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import is_integer, show
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from roadworthy.conformance.reading.in_time import whole_in_time
-from roadworthy.conformance.reading.pointer import look
-from roadworthy.conformance.reading.refusal import must_refuse
-from roadworthy.conformance.reading.task import decode
-
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.probes import jobs as probes
 from roadworthy.conformance.reading import media
+from roadworthy.conformance.reading.in_time import whole_in_time
+from roadworthy.conformance.reading.pointer import look
+from roadworthy.conformance.reading.refusal import must_refuse
+from roadworthy.conformance.reading.task import decode
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome, Undecided
 from roadworthy.conformance.words import show
 from roadworthy.schemas import manifest

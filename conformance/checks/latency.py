@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from math import inf
 from statistics import median
 
-from roadworthy.conformance.reading.in_time import whole_in_time
-
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.measure import NS, stream_timing
 from roadworthy.conformance.probes.latency import first_token
 from roadworthy.conformance.probes.stream import chat_stream, twin
+from roadworthy.conformance.reading.in_time import whole_in_time
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome, Undecided
 from roadworthy.http.message import FailureKind
 

@@ -6,6 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from roadworthy.conformance.check import Usable, check
+from roadworthy.conformance.exchange import Exchange, Malformed, as_object, objects
+from roadworthy.conformance.facts import Facts
+from roadworthy.conformance.probes import responses as probes
 from roadworthy.conformance.reading.in_time import whole_in_time
 from roadworthy.conformance.reading.refusal import must_accept, must_refuse
 from roadworthy.conformance.reading.responses import (
@@ -20,11 +24,6 @@ from roadworthy.conformance.reading.responses import (
     text,
     whole,
 )
-
-from roadworthy.conformance.check import Usable, check
-from roadworthy.conformance.exchange import Exchange, Malformed, as_object, objects
-from roadworthy.conformance.facts import Facts
-from roadworthy.conformance.probes import responses as probes
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import is_integer, is_number, show
 from roadworthy.schemas import problem

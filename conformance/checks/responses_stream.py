@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Any
 
-from roadworthy.conformance.reading.responses import Step, failed, readable, steps, terminal
-
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, as_object, objects
 from roadworthy.conformance.facts import Capability, Facts
 from roadworthy.conformance.probes import responses as probes
 from roadworthy.conformance.reading import responses as view
+from roadworthy.conformance.reading.responses import Step, failed, readable, steps, terminal
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome, Undecided
 from roadworthy.conformance.words import is_integer, show
 from roadworthy.schemas import problem

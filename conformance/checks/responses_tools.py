@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from roadworthy.conformance.reading.refusal import must_accept
-from roadworthy.conformance.reading.responses import counts, has_word, items, response, text, whole
-
 from roadworthy.conformance import strict_json
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, Malformed, as_object, objects
 from roadworthy.conformance.facts import Capability
 from roadworthy.conformance.probes import responses as probes
+from roadworthy.conformance.reading.refusal import must_accept
+from roadworthy.conformance.reading.responses import counts, has_word, items, response, text, whole
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome, Undecided
 from roadworthy.conformance.words import is_integer, show
 

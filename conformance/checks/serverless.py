@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from roadworthy.conformance.reading.refusal import must_refuse
-from roadworthy.conformance.reading.task import form, routed
-
 from roadworthy.conformance import strict_json
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, Malformed, as_object
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.probes import serverless as probes
 from roadworthy.conformance.probes.task import plain
+from roadworthy.conformance.reading.refusal import must_refuse
+from roadworthy.conformance.reading.task import form, routed
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import is_number, show
 from roadworthy.schemas import problem

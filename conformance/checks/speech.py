@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
-from roadworthy.conformance.reading.in_time import whole_in_time
-from roadworthy.conformance.reading.media import Audio, MediaError
-from roadworthy.conformance.reading.refusal import must_refuse
-
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.probes import speech as probes
 from roadworthy.conformance.reading import media
 from roadworthy.conformance.reading import route_rules as rules
+from roadworthy.conformance.reading.in_time import whole_in_time
+from roadworthy.conformance.reading.media import Audio, MediaError
+from roadworthy.conformance.reading.refusal import must_refuse
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
 
 API = "OpenAI API reference, audio, speech"

@@ -6,13 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from roadworthy.conformance.reading.refusal import must_accept, must_refuse
-
 from roadworthy.conformance import strict_json
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, Malformed, as_object
 from roadworthy.conformance.facts import Capability, Facts, chat
 from roadworthy.conformance.probes import structured as probes
+from roadworthy.conformance.reading.refusal import must_accept, must_refuse
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import show
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from roadworthy.conformance.reading.in_time import whole_in_time
-from roadworthy.conformance.reading.refusal import must_refuse
-from roadworthy.conformance.reading.task import answers_with, form, routed
-
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, Malformed
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.probes import task as probes
+from roadworthy.conformance.reading.in_time import whole_in_time
+from roadworthy.conformance.reading.refusal import must_refuse
+from roadworthy.conformance.reading.task import answers_with, form, routed
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import show
 from roadworthy.schemas import is_valid, problem

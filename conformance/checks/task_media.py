@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from roadworthy.conformance.reading.task import decode, form, results, rule, sent_bytes, sent_parameters
-
 from roadworthy.conformance.check import Usable
 from roadworthy.conformance.exchange import Exchange, as_object
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.probes import task as probes
 from roadworthy.conformance.reading import media
+from roadworthy.conformance.reading.task import decode, form, results, rule, sent_bytes, sent_parameters
 from roadworthy.conformance.verdict import Finding, Level, NotApplicable, Outcome, Undecided
 from roadworthy.conformance.words import is_integer, is_number, show
 

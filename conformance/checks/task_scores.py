@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import isclose
 
-from roadworthy.conformance.reading.task import lists, results, rule, scores, sent_inputs, sent_parameters
-
 from roadworthy.conformance.exchange import Exchange, as_object
 from roadworthy.conformance.probes import task as probes
+from roadworthy.conformance.reading.task import lists, results, rule, scores, sent_inputs, sent_parameters
 from roadworthy.conformance.verdict import Finding, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import is_integer, is_number, show
 

@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from roadworthy.conformance.reading.task import lists, results, rule, sent_bytes, sent_inputs, sent_parameters
-
 from roadworthy.conformance.exchange import Exchange, as_object, objects
 from roadworthy.conformance.probes import task as probes
 from roadworthy.conformance.reading import media
+from roadworthy.conformance.reading.task import lists, results, rule, sent_bytes, sent_inputs, sent_parameters
 from roadworthy.conformance.verdict import Finding, Level, NotApplicable, Outcome, Undecided
 from roadworthy.conformance.words import is_integer, is_number, show
 

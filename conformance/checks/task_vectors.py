@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from math import isfinite
 from typing import Any
 
-from roadworthy.conformance.reading.task import rule, sent_inputs
-from roadworthy.conformance.reading.vectors import cosine, norm, rows
-
 from roadworthy.conformance.exchange import Exchange, as_object
 from roadworthy.conformance.probes import task as probes
+from roadworthy.conformance.reading.task import rule, sent_inputs
+from roadworthy.conformance.reading.vectors import cosine, norm, rows
 from roadworthy.conformance.verdict import Finding, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import is_number, show
 

@@ -9,15 +9,14 @@ from math import fsum, inf
 from statistics import median
 from typing import Any
 
-from roadworthy.conformance.reading.in_time import whole_in_time
-from roadworthy.conformance.reading.refusal import must_accept
-
 from roadworthy.conformance import strict_json
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Chunk, Exchange, Malformed, as_object, objects
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.measure import NS
 from roadworthy.conformance.probes import tgi as probes
+from roadworthy.conformance.reading.in_time import whole_in_time
+from roadworthy.conformance.reading.refusal import must_accept
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome, Undecided
 from roadworthy.conformance.words import is_integer, is_number, show
 from roadworthy.http.message import FailureKind

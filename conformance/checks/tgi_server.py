@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from roadworthy.conformance.reading.refusal import must_refuse
-
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.checks.tgi import details, inputs, optional, tokens
 from roadworthy.conformance.exchange import Exchange, objects
@@ -16,6 +14,7 @@ from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.measure import NS
 from roadworthy.conformance.probes import tgi as probes
 from roadworthy.conformance.reading import prometheus
+from roadworthy.conformance.reading.refusal import must_refuse
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import is_integer, show
 from roadworthy.schemas import problem

@@ -8,16 +8,15 @@ from difflib import SequenceMatcher
 from functools import cache
 from typing import Any
 
-from roadworthy.conformance.reading.in_time import whole_in_time
-from roadworthy.conformance.reading.refusal import must_refuse
-from roadworthy.conformance.reading.subtitles import Cue, SubtitleError
-
 from roadworthy.conformance.check import Usable, check
 from roadworthy.conformance.exchange import Exchange, Malformed, objects
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.probes import transcription as probes
 from roadworthy.conformance.reading import media, subtitles
 from roadworthy.conformance.reading import route_rules as rules
+from roadworthy.conformance.reading.in_time import whole_in_time
+from roadworthy.conformance.reading.refusal import must_refuse
+from roadworthy.conformance.reading.subtitles import Cue, SubtitleError
 from roadworthy.conformance.strict_json import loads
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome
 from roadworthy.conformance.words import is_number, show

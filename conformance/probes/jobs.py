@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from roadworthy.conformance.reading.pointer import look
-
 from roadworthy.conformance.exchange import Exchange
 from roadworthy.conformance.facts import Facts, asked
 from roadworthy.conformance.probe import Auth, Context, Draft, Expects, Phase, probe
+from roadworthy.conformance.reading.pointer import look
 from roadworthy.conformance.subject import Api
 
 PROMPT = "A red ball rolls over green grass."

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from roadworthy.conformance.reading.task import form, routed
-
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.probe import Context, Draft, Expects, probe
 from roadworthy.conformance.probes.task import draft
+from roadworthy.conformance.reading.task import form, routed
 
 UNKNOWN = "roadworthy/no-such-model"
 

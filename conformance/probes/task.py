@@ -30,16 +30,16 @@ def draft(facts: Facts, case: str, path: str | None = None, **options: Any) -> D
     """The request of one example, to the model's own route or to another path; `options` go beside the inputs."""
     form = manifest.manifest(facts.task)
     found = form.cases.get(case) if form else None
-    if found is None:
+    if form is None or found is None:
         return None
     path = path or _path(facts)
     if found.raw is not None:
         content_type = found.content_type or manifest.media_type(found.raw)
-        return Draft("POST", path, raw=manifest.media(found.raw), at_root=True, content_type=content_type)
+        return Draft(form.method, path, raw=manifest.media(found.raw), at_root=True, content_type=content_type)
     body = manifest.expand(found.body, facts.model)
     if options and isinstance(body, dict):
         body = {**body, "options": options}
-    return Draft("POST", path, json=body, at_root=True)
+    return Draft(form.method, path, json=body, at_root=True)
 
 
 def _example(case: str, purpose: str, expects: Expects = Expects.SUCCESS, phase: Phase = Phase.MAIN) -> Probe:

@@ -7,7 +7,6 @@ import json
 import random
 
 import pytest
-from roadworthy.conformance.reading.responses import parting, steps
 from tests.unit.exchanges import exchange
 
 from roadworthy.conformance.check import CHECKS
@@ -16,6 +15,7 @@ from roadworthy.conformance.judge import judge
 from roadworthy.conformance.plan import plan, select
 from roadworthy.conformance.probe import PROBES, Context
 from roadworthy.conformance.probes import responses as probes
+from roadworthy.conformance.reading.responses import parting, steps
 from roadworthy.conformance.subject import Api
 from roadworthy.conformance.verdict import Verdict
 

@@ -10,9 +10,9 @@ import zlib
 
 import PIL.Image
 import pytest
-from roadworthy.conformance.reading.media import MediaError
 
 from roadworthy.conformance.reading import media as reader
+from roadworthy.conformance.reading.media import MediaError
 from roadworthy.sandbox import media as maker
 from roadworthy.schemas import manifest
 

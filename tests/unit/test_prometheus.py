@@ -6,6 +6,7 @@ import math
 import time
 
 import pytest
+
 from roadworthy.conformance.reading.prometheus import histogram_problems, parse
 
 PAGE = """\

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from roadworthy.conformance.reading.subtitles import Cue, SubtitleError, srt, vtt
 
 CUES = [Cue(0.0, 1.5, "One,\ntwo."), Cue(3661.25, 3662.0, "Three.")]
