@@ -108,11 +108,14 @@ def render(report: Report) -> str:
         "size": size,
         "interval": drawing.interval,
     }
+    view = View(report)
+    models = [model for model, _ in view.table] if view.many else view.models
+    pages = [Page(model, number) for number, model in enumerate(models, 1)]
     return environment.get_template("report.html").render(
-        view=View(report),
+        view=view,
         report=report,
-        pages=[Page(model, number) for number, model in enumerate(View(report).models, 1)],
-        anchors={model.name: f"m{number}-model" for number, model in enumerate(View(report).models, 1)},
+        pages=pages,
+        anchors={page.model.name: f"{page.prefix}model" for page in pages},
         started=day(report.started_at),
         # Ours, and the only text that is not escaped.
         style=Markup(_file("style.css")),  # noqa: S704

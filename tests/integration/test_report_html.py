@@ -15,6 +15,14 @@ from roadworthy.sandbox.app import Options, Sandbox
 from roadworthy.sandbox.catalogue import find, load
 from roadworthy.sandbox.server import running
 
+TASKS = (
+    "acme/chat-1",
+    "acme/chat-1=chat-completion@responses",
+    "acme/text-classification=text-classification@serverless",
+    "acme/image-to-text=image-to-text@serverless",
+    "acme/zero-shot-image-classification=zero-shot-image-classification@serverless",
+    "acme/text-to-video=text-to-video@jobs",
+)
 FAULTS = ("chat.stream.no_done", "chat.stream.usage_unasked", "latency.stalls")
 
 # The contrast of every visible text with what is painted behind it; WCAG 2.2, 1.4.3 and "relative luminance".
@@ -57,6 +65,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             run = run_against(url)
         made[name] = folder / f"{name}.html"
         made[name].write_text(render_html(session.report([run], "2026-11-21T05:00:00+00:00", 2.0)), encoding="utf-8")
+    # Of many tasks: one fault, which shows on two of them, and a task that cannot satisfy everybody.
+    with running(Sandbox([find("task.scores.percent")], Options(api_key=KEY))) as url:
+        runs = [run_against(url, subject=subject, fuzz_examples=2) for subject in TASKS]
+    made["many"] = folder / "many.html"
+    made["many"].write_text(render_html(session.report(runs, "2026-11-21T05:00:00+00:00", 9.0)), encoding="utf-8")
     return made
 
 
@@ -169,8 +182,25 @@ def test_the_theme_follows_the_system_and_the_switch(visit):
     assert light.get_by_role("button", name="Light theme").is_visible()
 
 
+def test_many_tasks_are_one_table_and_only_what_failed_is_unfolded(visit, pages):
+    tab = visit("many")
+    page = tab.page
+    table = page.locator(".overview table")
+    assert table.locator("tbody tr").count() == len(TASKS)
+    assert table.locator("thead th").all_inner_texts() == [
+        "Task", "API", "All", "hub", "spec", "javascript", "python", "openai", "Checks",
+    ]  # fmt: skip
+    unfolded = page.locator("details.subject[open] h2").all_inner_texts()
+    assert [text.split()[0] for text in unfolded] == ["text-classification", "zero-shot-image-classification"]
+    assert "the hub needs the nested one" in page.get_by_role("region", name="not everybody").inner_text()
+    table.get_by_role("link", name="text-to-video").click()
+    heading = page.get_by_role("heading", name="text-to-video", level=2)
+    assert heading.is_visible()
+    assert tab.complaints == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["healthy", "faulty"])
+@pytest.mark.parametrize("name", ["healthy", "faulty", "many"])
 def test_every_text_stands_out_from_what_is_behind_it(visit, name, scheme):
     page = visit(name, color_scheme=scheme).page
     page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
@@ -179,9 +209,10 @@ def test_every_text_stands_out_from_what_is_behind_it(visit, name, scheme):
     assert found["poor"] == []
 
 
+@pytest.mark.parametrize("name", ["faulty", "many"])
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
-def test_nothing_sticks_out_at_any_width(visit, width):
-    page = visit("faulty", viewport={"width": width, "height": 900}).page
+def test_nothing_sticks_out_at_any_width(visit, name, width):
+    page = visit(name, viewport={"width": width, "height": 900}).page
     page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
