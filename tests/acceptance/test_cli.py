@@ -20,6 +20,7 @@ import pytest
 from roadworthy.sandbox.app import Options, Sandbox
 from roadworthy.sandbox.catalogue import find
 from roadworthy.sandbox.server import running
+from roadworthy.schemas import manifest
 
 KEY = "acceptance-key-0123456789"
 MODEL = "acme/chat-1"
@@ -298,6 +299,24 @@ def test_the_demo_shows_green_then_red_and_leaves_no_process_behind(tmp_path):
 
     # Where the official clients are installed, the SDK stumbles over one of the five too.
     assert failed - {"clients.openai.reads"} == {check for name in FAULTS for check in find(name).caught_by}
+
+
+def test_all_is_every_task_in_one_table(tmp_path):
+    with running(Sandbox((), Options(api_key=KEY, all_tasks=True))) as url:
+        few = ("--all", "--no-clients", "--fuzz-examples", "0", "--only", "task", "--only", "embeddings")
+        done = roadworthy("check", url, *few, "--json", tmp_path / "all.json")
+        both = roadworthy("check", url, "--all", "--model", MODEL)
+        none = roadworthy("check", url, "--all", "--only", "endpoints")
+    assert_taught(done, 0, "feature-extraction", "serverless", "the hub needs the nested one")
+    models = {row["model"] for row in json.loads((tmp_path / "all.json").read_text())["models"]}
+    tasks = [task for task in manifest.names() if task != "chat-completion"]
+    assert models == {f"acme/{task}={task}@serverless" for task in tasks} | {
+        "acme/feature-extraction=feature-extraction@openai"
+    }
+    for task in tasks:
+        assert re.search(rf"^{task} +serverless +✓", done.stdout, re.MULTILINE), task
+    assert_taught(both, 2, "--all")
+    assert_taught(none, 2, "nothing that the API serves")
 
 
 def test_a_sandbox_ends_when_its_parent_is_gone():

@@ -48,14 +48,16 @@ class CheckCommand:
         models = settings.target.models
         if settings.check.everything and models:
             raise UsageError("--all checks every model that /models lists; leave it out, or the models")
+        checks = select(settings.check.only, settings.check.exclude, settings.check.lens)
         if settings.check.everything:
-            models = asyncio.run(_everything(provider, settings))
+            models = asyncio.run(_everything(provider, settings, checks))
+            if not models:
+                raise UsageError("nothing that the API serves is what these --only, --exclude and --lens are about")
         if not models:
             raise ConfigError(
                 "which model? Give --model NAME[=TASK[@API]] (repeatable), or --all; "
                 f"GET {provider.base_url}/models usually lists them"
             )
-        checks = select(settings.check.only, settings.check.exclude, settings.check.lens)
         known = baselines.read(settings.check.baseline) if settings.check.baseline else Baseline()
         if self.dry_run:
             from roadworthy.cli.dry_run import show
@@ -116,15 +118,20 @@ class CheckCommand:
         return declared
 
 
-async def _everything(provider: Target, settings: CheckSettings) -> list[str]:
-    """What the API serves, as --model would name it."""
+async def _everything(provider: Target, settings: CheckSettings, checks: Sequence[Check]) -> list[str]:
+    """What the API serves and any of the checks is about, as --model would name it."""
     from roadworthy.conformance.adapter import adapted
     from roadworthy.conformance.offer import offers
     from roadworthy.http.aiohttp_transport import AiohttpTransport
 
     transport = adapted(AiohttpTransport(ca_file=settings.target.ca_file), settings.adapter, provider.base_url)
     try:
-        return [subject.label for subject in await offers(provider, transport, session.bounds(settings))]
+        found = await offers(provider, transport, session.bounds(settings))
+        return [
+            subject.label
+            for subject in found
+            if any(check.applies(settings.facts(provider, subject, 0)) for check in checks)
+        ]
     finally:
         await transport.aclose()
 
