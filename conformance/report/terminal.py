@@ -26,6 +26,7 @@ STYLES = {
 SHORT = {Lens.JAVASCRIPT: "js"}
 WIDE = 100
 LEGEND = "✓ pass   ✗ fail   ! warn   ? in doubt   - this view has nothing to say"
+NAME_BESIDE_BAR = 40
 LABEL = 12
 LENS_VERDICT = 16
 MOST_IDS = 6
@@ -242,8 +243,10 @@ class Watch:
 
     def model(self, name: str) -> Callback:
         """The callback for one model."""
-        shown = one_line(name, 72)
         bar = self._bar
+        shown = visible(name)
+        if bar is not None and len(shown) > NAME_BESIDE_BAR:
+            shown = f"{shown[: NAME_BESIDE_BAR - 1]}…"
         if bar is None:
             self._say(f"roadworthy: asking {shown}")
             return lambda step: self._line(shown, step)
