@@ -67,6 +67,7 @@ class Jobs:
     failed: tuple[str, ...] = ("failed", "cancelled", "error")
     result: str = "/outputs/video_url"
     interval_s: float = 1.0
+    timeout_s: float = 600.0
     fetch_origins: tuple[str, ...] = ()
 
 
@@ -105,6 +106,11 @@ class Facts:
 
     silent_clients: Mapping[str, str] = field(default_factory=lambda: dict(NOT_ASKED))
     """The clients that were not heard on everything, and why."""
+
+    mask: str = "[MASK]"
+    """What stands for the gap in a fill-mask model's input."""
+    task_parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters that the model needs in every request of its task, such as languages."""
 
     @property
     def subject(self) -> Subject:

@@ -9,6 +9,7 @@ from roadworthy.conformance import statistics
 from roadworthy.conformance.check import Check, Reading, Usable
 from roadworthy.conformance.exchange import Exchange, Malformed
 from roadworthy.conformance.facts import Facts
+from roadworthy.conformance.probe import PROBES
 from roadworthy.conformance.subject import Api
 from roadworthy.conformance.verdict import (
     CheckResult,
@@ -38,7 +39,21 @@ def judge(
     by_probe: dict[str, list[Exchange]] = {}
     for exchange in exchanges:
         by_probe.setdefault(exchange.probe, []).append(exchange)
-    return [_judge_one(check, by_probe, facts, unsent or {}) for check in checks]
+    results = [_judge_one(check, by_probe, facts, unsent or {}) for check in checks]
+    return [_in_doubt(result) for result in results] if _locked_out(exchanges) else results
+
+
+def _locked_out(exchanges: Sequence[Exchange]) -> bool:
+    """Whether the first plain request was refused for its key: then nothing is known of the provider."""
+    first = next((x for x in exchanges if (probe := PROBES.get(x.probe)) and probe.gate), None)
+    return first is not None and first.status in (401, 403)
+
+
+def _in_doubt(result: CheckResult) -> CheckResult:
+    """A failure that the refused key explains, as doubt."""
+    if result.verdict not in (Verdict.FAIL, Verdict.WARN):
+        return result
+    return replace(result, verdict=Verdict.INCONCLUSIVE, reason="could not tell: the key was refused", findings=())
 
 
 def usable(exchange: Exchange, bar: Usable) -> bool:

@@ -9,20 +9,22 @@ from dataclasses import replace
 from roadworthy.conformance.catalogue import load
 from roadworthy.conformance.exchange import Exchange, objects
 from roadworthy.conformance.facts import Facts
+from roadworthy.conformance.judge import describe
 from roadworthy.conformance.plan import Plan
 from roadworthy.conformance.probe import PROBES, Phase
 from roadworthy.conformance.probes.discovery import models as list_models
 from roadworthy.conformance.run import Runner, Settings
 from roadworthy.conformance.subject import ALIASES, CHAT, Api, Subject
 from roadworthy.conformance.target import Target
-from roadworthy.errors import UsageError
+from roadworthy.errors import UndecidedError, UsageError
 from roadworthy.http.message import Transport
 from roadworthy.schemas import manifest
 
 TASK_KEYS = ("pipeline_tag", "task")
 """The keys by which an entry of `/models` names its task; an entry that names none is taken for a chat model."""
 MEDIA = ("image", "video")
-NOT_SERVED = (404, 405, 501)
+SERVED = (200, 201, 202, 401, 402, 403, 429)
+"""Statuses that show a route to be there: an answer, or a refusal of the caller rather than of the request."""
 
 
 async def offers(target: Target, transport: Transport, settings: Settings) -> list[Subject]:
@@ -35,10 +37,14 @@ async def offers(target: Target, transport: Transport, settings: Settings) -> li
     frame = Facts(target.base_url, "")
     listed = await _first(target, transport, settings, frame, list_models.id)
     if listed is None or not objects(listed.answer.get("data")):
-        got = "nothing" if listed is None else f"HTTP {listed.status}"
-        raise UsageError(
-            f"GET {target.base_url}/models names no models ({got}). Name them yourself: --model NAME[=TASK[@API]]"
-        )
+        got = "nothing came" if listed is None else describe(listed)
+        hint = "Name them yourself: --model NAME[=TASK[@API]]"
+        if listed is not None and listed.status in (401, 403):
+            hint = "Set ROADWORTHY_API_KEY to a key it accepts"
+        elif listed is not None and listed.status == 404:
+            hint = f"Most base URLs end in /v1. {hint}"
+        text = f"GET {target.base_url}/models names no models ({got}). {hint}"
+        raise (UsageError if listed is not None and listed.status in (200, 404) else UndecidedError)(text)
     candidates = list(dict.fromkeys(_candidates(objects(listed.answer["data"]))))
     slots = asyncio.Semaphore(settings.concurrency)
 
@@ -47,7 +53,7 @@ async def offers(target: Target, transport: Transport, settings: Settings) -> li
         gates = [id for id, probe in PROBES.items() if probe.gate and probe.applies(facts)]
         async with slots:
             seen = await _first(target, transport, settings, facts, gates[0]) if gates else None
-        return seen is not None and seen.status not in NOT_SERVED and seen.status is not None
+        return seen is not None and seen.status in SERVED
 
     served = await asyncio.gather(*map(answers, candidates))
     return [subject for subject, yes in zip(candidates, served, strict=True) if yes]

@@ -19,7 +19,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--provider-model": {"metavar": "NAME", "action": "append", "help": "a model to check; repeatable"},
     "--provider-api-key-env": {"metavar": "NAME", "help": "variable that holds the key [ROADWORTHY_API_KEY]"},
     "--roadworthy-config": {"metavar": "FILE", "help": "settings [roadworthy.toml, where no URL is given]"},
-    "--roadworthy-lens": {"metavar": "LENS", "action": "append", "help": "only this view: hub, spec, openai"},
+    "--roadworthy-lens": {
+        "metavar": "LENS",
+        "action": "append",
+        "help": "only this view, e.g. hub or javascript",
+    },
     "--only-check": {"metavar": "ID", "action": "append", "help": "only checks at or below this id; repeatable"},
     "--exclude-check": {"metavar": "ID", "action": "append", "help": "no checks at or below this id; repeatable"},
     "--roadworthy-trials": {"metavar": "N", "help": "most trials per model-level check [10]"},

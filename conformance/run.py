@@ -18,6 +18,7 @@ from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.judge import describe, judge
 from roadworthy.conformance.plan import Plan
 from roadworthy.conformance.probe import Auth, Context, Draft, Phase, Poll, Probe
+from roadworthy.conformance.subject import Api
 from roadworthy.conformance.target import Target
 from roadworthy.conformance.words import is_number
 from roadworthy.http.message import Headers, Reply, Request, Transport
@@ -184,7 +185,8 @@ class Runner:
 
     async def _send_until(self, probe: Probe, poll: Poll) -> None:
         """Ask again until the answer is final, for as long as one request may take at most."""
-        until = time.monotonic() + self._settings.total_timeout_s
+        jobs = self._facts.jobs.timeout_s if self._facts.api is Api.JOBS else 0.0
+        until = time.monotonic() + max(self._settings.total_timeout_s, jobs)
         while True:
             sent = list(self._exchanges.get(probe.id, ()))
             wait_s = poll(sent[-1], self._facts) if sent else None

@@ -39,14 +39,16 @@ async def check(
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     started = time.monotonic()
     runs = []
-    for subject in map(settings.subject, models):
-        frame = replace(settings.facts(target, subject, int(time.time())), run=uuid.uuid4().hex)
-        planned = plan(frame, checks)
-        if not planned.checks:
+    subjects = [settings.subject(model) for model in models]
+    for subject in subjects:
+        if not plan(settings.facts(target, subject, 0), checks).checks:
             raise UsageError(
                 f"{subject.label}: none of the selected checks is about this task and API; loosen --only, --exclude "
                 "and --lens, or name the task: --model NAME=TASK@API"
             )
+    for subject in subjects:
+        frame = replace(settings.facts(target, subject, int(time.time())), run=uuid.uuid4().hex)
+        planned = plan(frame, checks)
         async with cleanup.guarded(target, frame, transport) as sender:
             runner = Runner(target, sender, planned, bounds(settings), watch(subject.label) if watch else None)
             runs.append(await runner.run())

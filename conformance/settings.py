@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from roadworthy.conformance.adapter import AdapterTable
 from roadworthy.conformance.facts import Ability, Capability, Facts, Jobs, VerdictLimits
@@ -87,7 +87,31 @@ class JobsTable(_Table):
     failed: tuple[str, ...] = Jobs().failed
     result: Annotated[str, Field(pattern="^/")] = Jobs().result
     interval_s: Positive = Jobs().interval_s
+    timeout_s: Positive = Jobs().timeout_s
     fetch_origins: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> JobsTable:
+        both = (set(self.running) & set(self.done)) | (set(self.done) & set(self.failed))
+        if both:
+            raise ValueError(f"the status {min(both)!r} stands in two of running, done and failed")
+        for text in _texts(self.body):
+            unknown = set(re.findall(r"\{(\w+)\}", text)) - {"model", "prompt"}
+            if unknown:
+                raise ValueError(f"body: {{{min(unknown)}}} is not filled in; expected {{model}} and {{prompt}}")
+        for origin in self.fetch_origins:
+            parts = urlsplit(origin)
+            if parts.scheme not in ("http", "https") or not parts.netloc or parts.path:
+                raise ValueError(f"fetch_origins: expected an origin such as https://cdn.example.com, got {origin!r}")
+        return self
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in items:
+        yield from _texts(item)
 
 
 class ReportsTable(_Table):
@@ -107,6 +131,8 @@ class ModelTable(_Table):
     capabilities: Capabilities = {}
     task: str = ""
     api: str = ""
+    mask: str = "[MASK]"
+    parameters: dict[str, Any] = {}
 
 
 class CheckSettings(_Table):
@@ -146,6 +172,8 @@ class CheckSettings(_Table):
             authenticated=target.api_key is not None or bool(target.headers),
             limits=self._limits(subject),
             jobs=Jobs(**self.jobs.model_dump()),
+            mask=self.models.get(subject.model, ModelTable()).mask,
+            task_parameters=self.models.get(subject.model, ModelTable()).parameters,
             abilities={
                 capability: Ability(offered, "declared" if offered else "declared as not offered")
                 for capability, offered in declared.items()

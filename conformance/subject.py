@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -54,9 +55,11 @@ class Subject:
     @classmethod
     def parse(cls, text: str) -> Subject:
         """The subject that a notation names. Raises `UsageError` for an unknown task or API."""
-        model, _, rest = text.rpartition("=")
-        if not model:
+        model, sign, rest = text.rpartition("=")
+        if not sign:
             return cls(text)
+        if not model or not rest:
+            raise UsageError(f"{text!r}: expected NAME, NAME=TASK or NAME=TASK@API")
         task, _, api_name = rest.partition("@")
         return cls.of(model, task, api_name)
 
@@ -68,5 +71,20 @@ class Subject:
         api = Api(api_name) if api_name else None
         task = ALIASES.get(task, task) or (DEFAULT_TASKS.get(api, CHAT) if api else CHAT)
         if task not in manifest.names() and task not in DEFAULT_TASKS.values():
-            raise UsageError(f"{model}: there is no task {task!r}; expected one of {', '.join(manifest.names())}")
+            near = difflib.get_close_matches(task, manifest.names(), n=2)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(manifest.names())}"
+            raise UsageError(f"{model}: there is no task {task!r}; {hint}")
+        if api is not None and api not in _families(task):
+            raise UsageError(
+                f"{model}: the API {api} does not serve {task}; expected one of {', '.join(_families(task))}"
+            )
         return cls(model, task, api or (Api.OPENAI if task in manifest.served_by(Api.OPENAI) else Api.SERVERLESS))
+
+
+def _families(task: str) -> list[Api]:
+    """The families of APIs that a task can be asked by."""
+    form = manifest.manifest(task)
+    if form is None:
+        return [Api.ENDPOINTS]
+    films = [Api.JOBS] if form.response in ("image", "video") else []
+    return [api for api in Api if api in form.routes] + films

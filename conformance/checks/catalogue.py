@@ -107,7 +107,8 @@ def figures(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
     for item in found[1]:
         for key in ("first_token_latency_ms", "throughput"):
             value = item.get(key)
-            if value is not None and not (is_number(value) and value > 0):
+            live = item.get("status") == "live"
+            if live and value is not None and not (is_number(value) and value > 0):
                 yield Finding("a positive number", show(value), at=f"/data/*/providers/*/{key}")
                 return
         length = item.get("context_length")

@@ -88,7 +88,12 @@ def _shows(client: str) -> Judge:
             exchange, opinion = heard
             if opinion.accepted:
                 continue
-            if client == "javascript" and isinstance(as_object(exchange.answer.get("error")).get("message"), str):
+            openai = facts.api in (Api.OPENAI, Api.RESPONSES) or exchange.request.url.endswith("/chat/completions")
+            if (
+                client == "javascript"
+                and openai
+                and isinstance(as_object(exchange.answer.get("error")).get("message"), str)
+            ):
                 yield NotApplicable(
                     "this client does not show the text of an OpenAI error object, and the SDKs need that object: "
                     "no answer satisfies both, and the hub needs the object"

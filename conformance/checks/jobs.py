@@ -17,6 +17,8 @@ from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, 
 from roadworthy.conformance.words import show
 from roadworthy.schemas import manifest
 
+LEAST_LONG, LEAST_DIFFERENT = 16, 10
+"""Characters of a name that is hard to guess, and how many of them differ: a counter repeats its zeros."""
 SOURCE = "official inference clients, asynchronous providers; the job description in your settings"
 
 
@@ -128,8 +130,7 @@ def ends(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Outcome]:
     if found in facts.jobs.failed:
         yield Finding(f"one of {show(list(facts.jobs.done))}", show(last.json), at=facts.jobs.status)
     elif found in facts.jobs.running:
-        got = f"{show(found)} after {len(exchanges)} polls"
-        yield Finding(f"one of {show(list(facts.jobs.done))}", got, at=facts.jobs.status, exchange_id=last.id)
+        yield Undecided(f"{show(found)} after {len(exchanges)} polls; [jobs] timeout_s gives it more time")
     elif found not in facts.jobs.done:
         yield NotApplicable("its status is a strange one; see jobs.statuses")
 
@@ -184,6 +185,9 @@ def medium(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Outcome]:
         origin = "/".join(named.split("/")[:3])
         yield Undecided(f"the result lies at {origin}, which is not asked; allow it with jobs.fetch_origins")
         return
+    if fetched is not None and 300 <= (fetched.status or 0) < 400:
+        yield Undecided(f"the result is redirected (HTTP {fetched.status}), which is not followed")
+        return
     if fetched is not None and fetched.status != 200:
         yield Finding("HTTP 200", f"HTTP {fetched.status}", at="status", exchange_id=fetched.id)
         return
@@ -193,7 +197,7 @@ def medium(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Outcome]:
     except media.MediaError as error:
         yield Finding(f"a {facts.task} result", str(error), at="body", exchange_id=fetched.id if fetched else "")
         return
-    if fetched is not None and not media.fits(fetched.media_type, found.format):
+    if fetched is not None and fetched.media_type.startswith(("text/", "application/json")):
         got = fetched.media_type or "none"
         yield Finding(f"a content type of {found.format}", got, at="header Content-Type", exchange_id=fetched.id)
 
@@ -205,7 +209,7 @@ def medium(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Outcome]:
     source="registration guide, Automatic validation: 30 seconds for whole answers",
     remedy="Answer a submission as soon as the job is in the queue.",
     each=[probes.second, probes.poll],
-    on=Usable.SUCCESS,
+    on=Usable.VALUE,
 )
 def latency(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
     """Submissions and polls are answered at once, within 30 seconds at most.
@@ -265,7 +269,9 @@ def result_private(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Find
     """
     last = max(exchanges, key=lambda x: x.trial)
     found = look(last.json, facts.jobs.result)
-    if isinstance(found, str) and found.startswith("http"):
-        path = found.split("?")[0].split("/", 3)[-1]
-        if "?" not in found and len(path.rpartition("/")[2]) < 16:
-            yield Finding("a name of 16 characters or more", show(found), at=facts.jobs.result, exchange_id=last.id)
+    if isinstance(found, str) and found.startswith("http") and "?" not in found:
+        parts = found.split("/")[3:]
+        if not any(
+            len(part) >= LEAST_LONG and len(set(filter(str.isalnum, part))) >= LEAST_DIFFERENT for part in parts
+        ):
+            yield Finding("a part that is hard to guess", show(found), at=facts.jobs.result, exchange_id=last.id)

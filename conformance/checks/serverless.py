@@ -18,7 +18,7 @@ from roadworthy.conformance.words import is_number, show
 from roadworthy.schemas import problem
 
 SERVERLESS = "serverless Inference API"
-NOT_OFFERED = (404, 405, 501)
+LOADING = "loading"
 
 
 def _same_answer(own: Exchange, exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
@@ -32,7 +32,7 @@ def _same_answer(own: Exchange, exchange: Exchange, facts: Facts) -> Iterator[Ou
 
 def _wrong(exchange: Exchange, facts: Facts) -> Outcome | None:
     status = exchange.status or 0
-    if status in NOT_OFFERED:
+    if 400 <= status < 500:
         return NotApplicable(f"the route is not offered (HTTP {status})")
     if status >= 500:
         return NotApplicable("the server failed instead; see errors.no_5xx")
@@ -143,6 +143,8 @@ def loading(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
     if not said:
         yield NotApplicable("no model was loading in this run")
     for id, body in said:
+        if "estimated_time" not in as_object(body) and LOADING not in str(as_object(body).get("error")).lower():
+            continue  # An overloaded server is not a loading model.
         value = as_object(body).get("estimated_time")
         if not is_number(value) or value < 0:
             yield Finding("seconds, as a number", show(value), at="/estimated_time", exchange_id=id)
@@ -163,6 +165,7 @@ def wait_for_model(exchange: Exchange) -> Iterator[Outcome]:
 
     Its caller has said that it would rather wait than ask again.
     """
-    statuses = [retry.status for retry in exchange.retries] + [exchange.status or 0]
-    if 503 in statuses:
+    said = [retry.said for retry in exchange.retries if retry.status == 503]
+    said += [show(exchange.reply.body)] if exchange.status == 503 else []
+    if any(LOADING in text.lower() or "estimated_time" in text for text in said):
         yield Finding("an answer once the model is loaded", "HTTP 503", at="status")

@@ -25,14 +25,32 @@ TASK_API = "task API, request"
     level=Level.MUST,
     lenses=[Lens.HUB],
     source=TASK_API,
-    remedy="Answer 200 to the task's documented example; the exchange holds what was sent.",
-    each=probes.ANSWERS,
+    remedy="Answer 200 to the task's plain example; what the model needs besides is declared in the settings.",
+    each=probes.NEEDED,
     on=Usable.COMPLETE,
 )
 def answered(exchange: Exchange) -> Iterator[Finding]:
     """The task's examples are answered with 200.
 
     The hub sends such requests before it lists a model, and again every six hours.
+    """
+    if exchange.status != 200:
+        yield Finding("HTTP 200", f"HTTP {exchange.status}: {show(exchange.reply.body)}", at="status")
+
+
+@check(
+    "task.options_answered",
+    level=Level.SHOULD,
+    lenses=[Lens.HUB],
+    source=f"{TASK_API}, parameters",
+    remedy="Take the task's documented parameters, and ignore those that mean nothing to the model.",
+    each=(probes.options, probes.more, probes.batch),
+    on=Usable.COMPLETE,
+)
+def options_answered(exchange: Exchange) -> Iterator[Finding]:
+    """The task's examples with parameters, and those of several inputs, are answered with 200.
+
+    Widgets and clients send them; a model that cannot do one of them refuses it to every user.
     """
     if exchange.status != 200:
         yield Finding("HTTP 200", f"HTTP {exchange.status}: {show(exchange.reply.body)}", at="status")
@@ -194,10 +212,10 @@ def empty(exchange: Exchange, facts: Facts) -> Iterator[Outcome]:
     applies=lambda facts: routed(facts) and not answers_with("json")(facts),
 )
 def media_type(exchange: Exchange, facts: Facts) -> Iterator[Finding]:
-    """A medium is answered under a media type of its kind.
+    """A medium is not answered as JSON or text.
 
-    Browsers show it by this header; under application/json the client tries to parse it and throws.
+    Under application/json the JavaScript client tries to parse it and throws; browsers show text as text.
     """
-    kind = form(facts).response
-    if not exchange.media_type.startswith(f"{kind}/"):
-        yield Finding(f"{kind}/...", exchange.media_type or "none", at="header Content-Type")
+    kind = exchange.media_type
+    if kind == "application/json" or kind.startswith("text/"):
+        yield Finding(f"{form(facts).response}/...", kind, at="header Content-Type")

@@ -14,6 +14,9 @@ from roadworthy.conformance.words import is_integer, is_number, show
 
 TASK_API = "task API, response"
 EPSILON = 1e-6
+ROUNDING = 1e-3
+"""Half precision and float32 sums overshoot 1 by so much."""
+CERTAIN = 0.99
 SUM_TOLERANCE = 0.02
 """Scores are often rounded to a few digits before they are sent."""
 
@@ -29,7 +32,7 @@ def scores_range(exchange: Exchange) -> Iterator[Finding]:
 
     Callers compare it with thresholds, and pages show it as a bar.
     """
-    wrong = [score for score in scores(results(exchange)) if not -EPSILON <= score <= 1 + EPSILON]
+    wrong = [score for score in scores(results(exchange)) if not -ROUNDING <= score <= 1 + ROUNDING]
     if wrong:
         yield Finding("scores from 0 to 1", show(wrong[0]), at="score")
 
@@ -167,12 +170,15 @@ def labels_sum(exchange: Exchange) -> Iterator[Finding]:
     remedy="With multi_label, score each label by itself (a sigmoid), not against the others.",
     joint=[probes.options, probes.more],
 )
-def labels_multi(single: Exchange, multi: Exchange) -> Iterator[Finding]:
+def labels_multi(single: Exchange, multi: Exchange) -> Iterator[Outcome]:
     """With multi_label each label is scored by itself.
 
     A server that ignores the parameter tells that of two true labels each is half true.
     """
     alone, together = _by_label(single), _by_label(multi)
+    if max(alone.values(), default=0) >= CERTAIN:
+        yield NotApplicable("the model is certain of one label, so both ways may come to the same")
+        return
     if len(alone) > 1 and alone.keys() == together.keys():
         same = all(isclose(alone[label], together[label], abs_tol=EPSILON) for label in alone)
         if same:

@@ -21,6 +21,17 @@ def has(case: str) -> Applies:
     return applies
 
 
+def _fitted(body: Any, facts: Facts) -> Any:
+    """The body with what this model needs: its mask, and parameters that the settings declare."""
+    if not isinstance(body, dict):
+        return body
+    if isinstance(body.get("inputs"), str):
+        body = {**body, "inputs": body["inputs"].replace("[MASK]", facts.mask)}
+    if facts.task_parameters:
+        body = {**body, "parameters": {**body.get("parameters", {}), **facts.task_parameters}}
+    return body
+
+
 def _path(facts: Facts) -> str:
     form = manifest.manifest(facts.task)
     return form.path.replace(manifest.MODEL, facts.model) if form else "/"
@@ -36,7 +47,7 @@ def draft(facts: Facts, case: str, path: str | None = None, **options: Any) -> D
     if found.raw is not None:
         content_type = found.content_type or manifest.media_type(found.raw)
         return Draft(form.method, path, raw=manifest.media(found.raw), at_root=True, content_type=content_type)
-    body = manifest.expand(found.body, facts.model)
+    body = _fitted(manifest.expand(found.body, facts.model), facts)
     if options and isinstance(body, dict):
         body = {**body, "options": options}
     return Draft(form.method, path, json=body, at_root=True)
@@ -74,5 +85,7 @@ def missing(context: Context) -> Draft:
     return Draft("POST", _path(context.facts), json={"parameters": {}}, at_root=True)
 
 
+NEEDED = (plain, again, unicode)
+"""The probes that ask for no more than every model of the task can do."""
 ANSWERS = (plain, again, options, more, batch, unicode)
 """The probes that a healthy provider answers."""

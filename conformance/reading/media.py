@@ -21,7 +21,15 @@ MAX_VIDEO_PIXELS = 256 * 1024 * 1024
 """Pixels of all pictures together that are decoded; of a longer video the rest is only measured."""
 MAX_PACKETS = 200_000
 
-IMAGES = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP", "gif": "GIF"}
+IMAGES = {
+    "png": "PNG",
+    "jpeg": "JPEG",
+    "webp": "WEBP",
+    "gif": "GIF",
+    "bmp": "BMP",
+    "tiff": "TIFF",
+    "avif": "AVIF",
+}
 """The image formats that are read, and Pillow's name for each."""
 CONTAINERS = {"mp3": "mp3", "flac": "flac", "ogg": "ogg", "aac": "aac", "mp4": "mp4", "webm": "matroska", "wav": "wav"}
 """The formats of sound and film that are read, and the demuxer of each."""
@@ -30,6 +38,9 @@ MEDIA_TYPES = {
     "jpeg": ("image/jpeg", "image/jpg"),
     "webp": ("image/webp",),
     "gif": ("image/gif",),
+    "bmp": ("image/bmp", "image/x-ms-bmp"),
+    "tiff": ("image/tiff",),
+    "avif": ("image/avif",),
     "wav": ("audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave"),
     "mp3": ("audio/mpeg", "audio/mp3", "audio/mpeg3", "audio/x-mpeg"),
     "flac": ("audio/flac", "audio/x-flac"),
@@ -41,7 +52,7 @@ MEDIA_TYPES = {
 """The media types that name each format; the first is the usual one."""
 _THUMBNAIL = 16
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-_UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)
+_UNKNOWN_FROM = 0x7FFF0000
 
 
 class MediaError(Exception):
@@ -89,6 +100,9 @@ def sniff(data: bytes) -> str | None:
         (b"\xff\xd8\xff", "jpeg"),
         (b"GIF87a", "gif"),
         (b"GIF89a", "gif"),
+        (b"BM", "bmp"),
+        (b"II*\x00", "tiff"),
+        (b"MM\x00*", "tiff"),
         (b"fLaC", "flac"),
         (b"OggS", "ogg"),
         (b"ID3", "mp3"),
@@ -97,7 +111,7 @@ def sniff(data: bytes) -> str | None:
         if data.startswith(magic):
             return name
     if data[4:8] == b"ftyp":
-        return "mp4"
+        return "avif" if data[8:12] in (b"avif", b"avis") else "mp4"
     if len(data) > 1 and data[0] == 0xFF:
         if data[1] & 0xF6 == 0xF0:
             return "aac"
@@ -227,9 +241,9 @@ def _samples(data: bytes, fmt: bytes, start: int, size: int) -> Audio | None:
         raise MediaError(f"the WAV says {channels} channels at {rate_hz} Hz in blocks of {block} bytes.")
     there = len(data) - start
     # Who streams a WAV cannot know its size, and writes one of these in its place.
-    if size not in _UNKNOWN_SIZES and size > there:
+    if 0 < size < _UNKNOWN_FROM and size > there:
         raise MediaError(f"the WAV announces {size:,} bytes of samples, and {there:,} came.")
-    if size in _UNKNOWN_SIZES:
+    if not size or size >= _UNKNOWN_FROM:
         size = there
     blocks = size // block
     if not blocks:

@@ -61,12 +61,15 @@ def sent_bytes(exchange: Exchange) -> bytes | None:
     return decode(image) if isinstance(image, str) else None
 
 
-def decode(text: str) -> bytes | None:
-    """The bytes of a base64 text (with or without a data: URI around it), or None where it is none."""
-    if text.startswith("data:"):
+def decode(text: str, *, uri: bool = True) -> bytes | None:
+    """The bytes of a base64 text, or None where it is none; white space is skipped.
+
+    `uri` allows a data: URI around it, which some clients do not read.
+    """
+    if uri and text.startswith("data:"):
         text = text.partition(",")[2]
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from roadworthy.conformance.probe import PROBES
 from roadworthy.conformance.run import Run
 from roadworthy.conformance.verdict import EXIT_CODES, CheckResult, ExitCode, Lens, Verdict, overall
 
@@ -77,8 +78,14 @@ class ModelReport:
         return self._capped(overall(self.results))
 
     def _capped(self, verdict: Verdict) -> Verdict:
-        unfinished = self.run.interrupted and verdict in (Verdict.PASS, Verdict.WARN)
-        return Verdict.INCONCLUSIVE if unfinished else verdict
+        empty = self.run.interrupted or self._unanswered
+        return Verdict.INCONCLUSIVE if empty and verdict in (Verdict.PASS, Verdict.WARN) else verdict
+
+    @property
+    def _unanswered(self) -> bool:
+        """Whether the first plain request got no answer, so that what passed was next to nothing."""
+        gates = [x for x in self.run.exchanges if (probe := PROBES.get(x.probe)) and probe.gate]
+        return bool(gates) and not any(exchange.answered for exchange in gates)
 
     @property
     def counts(self) -> Counts:

@@ -107,7 +107,9 @@ class _Printer:
         table.add_column("sent", justify="right")
         for model, verdicts in view.table:
             subject = model.subject
-            names = (subject.task, subject.api.value) if view.noun == "task" else (model.name,)
+            twice = sum(m.subject.task == subject.task and m.subject.api is subject.api for m in view.models) > 1
+            task = f"{subject.task} {subject.model}" if twice else subject.task
+            names = (task, subject.api.value) if view.noun == "task" else (model.name,)
             cells = [_mark(verdicts.get(lens), brief=brief) for lens in lenses]
             table.add_row(*map(visible, names), *cells, str(model.report.run.requests))
         self._console.print()

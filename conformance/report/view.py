@@ -173,6 +173,9 @@ class ModelView:
     def offers(self) -> dict[str, list[str]]:
         """What the model offers by how we know ("declared", "detected"), what it does not, and what nobody asked."""
         offers: dict[str, list[str]] = {}
+        first = self._first()
+        if self.subject.task != CHAT or self.subject.api is Api.ENDPOINTS or first is None or not first.answered:
+            return {}
         lacks, unknown = [], []
         for capability, ability in self.abilities:
             how, _, rest = ability.source.partition(":")
@@ -239,6 +242,8 @@ class ModelView:
             found.append(
                 Caveat(f"This machine was busy: times may be up to {duration(self.measured.uncertainty_s)} too long.")
             )
+        if self.subject.api is Api.ENDPOINTS and not run.facts.allow_writes:
+            found.append(Caveat("Only reading requests were sent; --allow-writes leads an endpoint through its life."))
         if counts.known:
             found.append(Caveat(f"{plural(counts.known, 'failure')} known to the baseline did not count."))
         return found

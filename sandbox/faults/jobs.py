@@ -117,8 +117,8 @@ def empty_taken(turn: Turn) -> None:
 def result_counted(turn: Turn) -> None:
     """Results are numbered."""
     if _done(turn):
-        turn.memory["jobs"]["17"] = turn.memory["jobs"][turn.payload["id"]]
-        turn.payload["outputs"]["video_url"] = f"{turn.base_url}/v2/files/17"
+        turn.memory["jobs"]["video-000000000017"] = turn.memory["jobs"][turn.payload["id"]]
+        turn.payload["outputs"]["video_url"] = f"{turn.base_url}/v2/files/video-000000000017"
 
 
 @fault("jobs.poll_crashes", caught_by={"errors.no_5xx"}, at=Stage.ARRIVAL, subjects=FILM)
@@ -152,3 +152,10 @@ def accepted(turn: Turn) -> None:
     """A submission may be answered 202."""
     if turn.method == "POST":
         turn.status = 202
+
+
+@variation("jobs.result_octets", at=Stage.HEAD, on=JOB, subjects=BOTH)
+def result_octets(turn: Turn) -> None:
+    """Stores of files often send bytes of no kind."""
+    if turn.path.startswith("/v2/files/"):
+        turn.headers["content-type"] = "binary/octet-stream"

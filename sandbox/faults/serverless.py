@@ -111,3 +111,10 @@ def no_pipelines(turn: Turn) -> None:
     """The routes of tasks need not be offered."""
     if turn.path.startswith("/pipeline/"):
         turn.path = "/models/acme/nothing"
+
+
+@variation("serverless.optional_routes_refused", at=Stage.ARRIVAL, subjects=CLASSIFICATION)
+def optional_routes_refused(turn: Turn) -> None:
+    """Routes that are not offered may be refused with 400 as well."""
+    if turn.path.startswith("/pipeline/"):
+        turn.raw = b"{}"

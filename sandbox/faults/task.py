@@ -166,14 +166,14 @@ def not_a_number(turn: Turn) -> None:
 
 @fault(
     "task.parameters_refused",
-    caught_by={"task.answered"},
+    caught_by={"task.options_answered"},
     at=Stage.HEAD,
     on=TASK,
     subjects=_subjects("text-classification", "fill-mask", "object-detection", "text-to-image"),
 )
 def parameters_refused(turn: Turn) -> None:
     """Documented parameters are refused."""
-    if _parameters(turn).keys() & {"top_k", "threshold", "guidance_scale"}:
+    if _parameters(turn).keys() & {"top_k", "threshold", "seed"}:
         turn.status = 400
         turn.headers["content-type"] = "application/json"
         turn.frames[0].data = b'{"error":"unknown parameter"}'
@@ -246,15 +246,31 @@ def empty_misshapen(turn: Turn) -> None:
 
 
 @fault(
-    "task.media_as_octets",
+    "task.media_as_text",
     caught_by={"task.media_type"},
     at=Stage.HEAD,
     on=TASK,
     subjects=MEDIA_TASKS,
 )
-def media_as_octets(turn: Turn) -> None:
-    """A medium is sent as a stream of bytes of no kind."""
-    turn.headers["content-type"] = "application/octet-stream"
+def media_as_text(turn: Turn) -> None:
+    """A medium is sent as text."""
+    turn.headers["content-type"] = "text/plain"
+
+
+@fault(
+    "task.once_only",
+    caught_by={"task.answered"},
+    at=Stage.HEAD,
+    on=TASK,
+    subjects=_subjects("text-to-image", "text-classification"),
+)
+def once_only(turn: Turn) -> None:
+    """Only the first request is answered."""
+    if turn.memory.setdefault("answered", 0) and not _parameters(turn) and not isinstance(turn.body["inputs"], list):
+        turn.status = 400
+        turn.headers["content-type"] = "application/json"
+        turn.frames[0].data = b'{"error":"one request a day"}'
+    turn.memory["answered"] = 1
 
 
 @fault(
@@ -410,7 +426,7 @@ def labels_renamed(turn: Turn) -> None:
     caught_by={"task.labels.all", "task.labels.sum"},
     at=Stage.PAYLOAD,
     on=TASK,
-    subjects=_having("labels.all"),
+    subjects=_having("labels.sum"),
 )
 def labels_best_only(turn: Turn) -> None:
     """Only the best label comes back."""
@@ -849,6 +865,27 @@ def similarity_distance(turn: Turn) -> None:
     turn.payload = [1 - value for value in turn.payload]
 
 
+@fault(
+    "task.generation.endless",
+    caught_by={"task.generation.length"},
+    at=Stage.REQUEST,
+    on=TASK,
+    subjects=_having("generation.length"),
+)
+def generation_endless(turn: Turn) -> None:
+    """Neither `max_new_tokens` nor `details` is known."""
+    _parameters(turn).pop("max_new_tokens", None)
+    _parameters(turn).pop("details", None)
+    if _parameters(turn):
+        _parameters(turn)["max_new_tokens"] = 200
+
+
+@fault("task.depth.nothing", caught_by={"task.shape"}, at=Stage.PAYLOAD, on=TASK, subjects=_having("depth"))
+def depth_nothing(turn: Turn) -> None:
+    """Neither form of the depth is there."""
+    turn.payload = {}
+
+
 # Pictures, sounds and films
 
 
@@ -1137,3 +1174,49 @@ def word_pieces(turn: Turn) -> None:
         for key in ("word", "token_str"):
             if key in item:
                 item[key] = "\u0120" + item[key]
+
+
+@variation("task.octets", at=Stage.HEAD, on=TASK, subjects=MEDIA_TASKS)
+def octets(turn: Turn) -> None:
+    """A medium may be sent as bytes of no kind: both clients hand them on."""
+    turn.headers["content-type"] = "application/octet-stream"
+
+
+@variation("task.boxes_unclipped", at=Stage.PAYLOAD, on=TASK, subjects=_having("boxes.inside"))
+def boxes_unclipped(turn: Turn) -> None:
+    """A box may stick out of the picture by a pixel."""
+    for item in turn.payload:
+        item["box"]["xmin"], item["box"]["ymin"] = -1, -1
+
+
+@variation("task.uncased", at=Stage.PAYLOAD, on=TASK, subjects=_subjects("token-classification"))
+def uncased(turn: Turn) -> None:
+    """Words may come in lower case and without accents, as uncased models read them."""
+    import unicodedata
+
+    for item in turn.payload:
+        bare = unicodedata.normalize("NFKD", item["word"])
+        item["word"] = "".join(letter for letter in bare if not unicodedata.combining(letter)).lower()
+
+
+@variation("task.first_pieces", at=Stage.PAYLOAD, on=TASK, subjects=_having("mask.targets"))
+def first_pieces(turn: Turn) -> None:
+    """A target that is no token of the model's is scored by its first piece, between special tokens."""
+    for item in turn.payload:
+        if "targets" in _parameters(turn):
+            piece = item["token_str"][:3]
+            item["sequence"] = f"[CLS] {item['sequence'].replace(item['token_str'], piece)} [SEP]"
+            item["token_str"] = piece
+
+
+@variation("task.wrapped_base64", at=Stage.PAYLOAD, on=TASK, subjects=_having("masks"))
+def wrapped_base64(turn: Turn) -> None:
+    """base64 may be broken into lines."""
+    for item in turn.payload:
+        item["mask"] = base64.encodebytes(base64.b64decode(item["mask"])).decode()
+
+
+@variation("task.rounding_up", at=Stage.PAYLOAD, on=TASK, subjects=_having("similarity.range"))
+def rounding_up(turn: Turn) -> None:
+    """Half precision may overshoot 1 a little."""
+    turn.payload = [value + 0.001 if value > 0.99 else value for value in turn.payload]

@@ -1,6 +1,7 @@
 """The errors a user can meet, and the exit code each one means.
 
     RoadworthyError (4: a fault of the tool)
+    ├── UndecidedError (3: nothing can be said, since nothing came)
     └── UsageError (2: wrong usage or configuration)
         ├── ConfigError      a setting, flag or file that cannot be used as it is
         └── RecordingError   a recording that cannot be read
@@ -15,6 +16,12 @@ class RoadworthyError(Exception):
     """Base of all errors shown to a user without a traceback."""
 
     exit_code = 4
+
+
+class UndecidedError(RoadworthyError):
+    """The API could not be reached, or did not let us in, before anything could be asked."""
+
+    exit_code = 3
 
 
 class UsageError(RoadworthyError):

@@ -8,7 +8,7 @@ from roadworthy.conformance.offer import offers
 from roadworthy.conformance.run import Settings
 from roadworthy.conformance.subject import CHAT, Api, Subject
 from roadworthy.conformance.target import Target
-from roadworthy.errors import UsageError
+from roadworthy.errors import UndecidedError, UsageError
 from roadworthy.http.asgi_transport import AsgiTransport
 from roadworthy.sandbox.app import Options, Sandbox
 from roadworthy.schemas import manifest
@@ -57,6 +57,12 @@ def test_what_is_not_there_is_not_found():
 def test_a_list_without_tasks_is_one_of_chat_models():
     subjects = found(Without(listed=b'{"data":[{"id":"acme/chat-1"},{"id":"acme/other","task":"juggling"},{"id":7}]}'))
     assert {(s.model, s.task) for s in subjects} == {("acme/chat-1", CHAT)}
+
+
+def test_a_refused_key_is_said_and_decides_nothing():
+    app = Sandbox((), Options(api_key="another"))
+    with pytest.raises(UndecidedError, match="ROADWORTHY_API_KEY"):
+        found(app)
 
 
 @pytest.mark.parametrize("listed", [b"{}", b'{"data":[]}', b"[1]", b"nonsense"])

@@ -27,7 +27,7 @@ def settings(**tables) -> CheckSettings:
         ({"target": {"url": 5}}, "target.url: input should be a valid string; got 5"),
         (
             {"models": {"a": {"caps": {}}}},
-            "models.a.caps: there is no such setting; known here: api, capabilities, task",
+            "models.a.caps: there is no such setting; known here: api, capabilities, mask, parameters, task",
         ),
     ],
 )

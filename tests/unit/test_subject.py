@@ -35,13 +35,22 @@ def test_a_notation_names_model_task_and_api(text, subject):
 )
 def test_a_label_names_its_subject_again(model, task, api):
     subject = Subject(model, task, api)
-    assert Subject.parse(subject.label) == subject
+    form = manifest.manifest(task)
+    if api in form.routes or (api is Api.JOBS and form.response in ("image", "video")):
+        assert Subject.parse(subject.label) == subject
+    else:
+        with pytest.raises(UsageError, match="does not serve"):
+            Subject.parse(subject.label)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("m=juggling", ("no task 'juggling'", "text-classification")),
+        ("m=feature-extractoin", ("did you mean feature-extraction?",)),
+        ("m=chat-completion@serverless", ("does not serve chat-completion", "openai, responses")),
+        ("m=", ("NAME=TASK",)),
+        ("=translation", ("NAME=TASK",)),
         ("m=translation@carrier-pigeon", ("no API family 'carrier-pigeon'", "serverless")),
     ],
 )
