@@ -126,7 +126,8 @@ def test_chat_is_asked_by_its_own_leg(tmp_path):
     ("arguments", "words"),
     [
         (("--model", "m", "--family", "nonsense"), "there is no API family 'nonsense'; expected one of"),
-        (("--model", "m", "--family", "jobs"), "there is no description to draw requests from"),
+        (("--model", "m", "--family", "jobs"), "the API jobs does not serve chat-completion"),
+        (("--model", "m", "--family", "jobs", "--task", "text-to-video"), "there is no description to draw requests"),
         (("--model", "m=text-generation@tgi", "--family", "tgi"), "leave out --family and --task"),
         (("--model", "m", "--task", "nonsense"), "there is no task 'nonsense'"),
         (("--model", "m", "--examples", "0"), "--examples"),
