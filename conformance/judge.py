@@ -45,8 +45,13 @@ def judge(
 
 def _locked_out(exchanges: Sequence[Exchange]) -> bool:
     """Whether the first plain request was refused for its key: then nothing is known of the provider."""
-    first = next((x for x in exchanges if (probe := PROBES.get(x.probe)) and probe.gate), None)
+    first = first_asked(exchanges)
     return first is not None and first.status in (401, 403)
+
+
+def first_asked(exchanges: Sequence[Exchange]) -> Exchange | None:
+    """The first plain request, without an answer to which nothing else is sent; None where it was not sent."""
+    return next((x for x in exchanges if (probe := PROBES.get(x.probe)) and probe.gate), None)
 
 
 def _in_doubt(result: CheckResult) -> CheckResult:

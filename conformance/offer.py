@@ -14,7 +14,7 @@ from roadworthy.conformance.plan import Plan
 from roadworthy.conformance.probe import PROBES, Phase
 from roadworthy.conformance.probes.discovery import models as list_models
 from roadworthy.conformance.run import Runner, Settings
-from roadworthy.conformance.subject import ALIASES, CHAT, Api, Subject
+from roadworthy.conformance.subject import ALIASES, CHAT, Subject, families
 from roadworthy.conformance.target import Target
 from roadworthy.errors import UndecidedError, UsageError
 from roadworthy.http.message import Transport
@@ -22,7 +22,6 @@ from roadworthy.schemas import manifest
 
 TASK_KEYS = ("pipeline_tag", "task")
 """The keys by which an entry of `/models` names its task; an entry that names none is taken for a chat model."""
-MEDIA = ("image", "video")
 SERVED = (200, 201, 202, 401, 402, 403, 429)
 """Statuses that show a route to be there: an answer, or a refusal of the caller rather than of the request."""
 
@@ -64,12 +63,9 @@ def _candidates(entries: Sequence[dict[str, object]]) -> Iterator[Subject]:
         name = entry.get("id")
         told = next((entry[key] for key in TASK_KEYS if isinstance(entry.get(key), str)), CHAT)
         task = ALIASES.get(str(told), str(told))
-        form = manifest.manifest(task)
-        if not isinstance(name, str) or form is None:
+        if not isinstance(name, str) or manifest.manifest(task) is None:
             continue
-        yield from (Subject(name, task, api) for api in Api if api in form.routes)
-        if form.response in MEDIA:
-            yield Subject(name, task, Api.JOBS)
+        yield from (Subject(name, task, api) for api in families(task))
 
 
 async def _first(target: Target, transport: Transport, settings: Settings, facts: Facts, id: str) -> Exchange | None:

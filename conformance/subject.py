@@ -74,15 +74,15 @@ class Subject:
             near = difflib.get_close_matches(task, manifest.names(), n=2)
             hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(manifest.names())}"
             raise UsageError(f"{model}: there is no task {task!r}; {hint}")
-        if api is not None and api not in _families(task):
+        if api is not None and api not in families(task):
             raise UsageError(
-                f"{model}: the API {api} does not serve {task}; expected one of {', '.join(_families(task))}"
+                f"{model}: the API {api} does not serve {task}; expected one of {', '.join(families(task))}"
             )
         return cls(model, task, api or (Api.OPENAI if task in manifest.served_by(Api.OPENAI) else Api.SERVERLESS))
 
 
-def _families(task: str) -> list[Api]:
-    """The families of APIs that a task can be asked by."""
+def families(task: str) -> list[Api]:
+    """The families of APIs that a task can be asked by; pictures and films as jobs too."""
     form = manifest.manifest(task)
     if form is None:
         return [Api.ENDPOINTS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from roadworthy.conformance.probe import PROBES
+from roadworthy.conformance.judge import first_asked
 from roadworthy.conformance.run import Run
 from roadworthy.conformance.verdict import EXIT_CODES, CheckResult, ExitCode, Lens, Verdict, overall
 
@@ -84,8 +84,8 @@ class ModelReport:
     @property
     def _unanswered(self) -> bool:
         """Whether the first plain request got no answer, so that what passed was next to nothing."""
-        gates = [x for x in self.run.exchanges if (probe := PROBES.get(x.probe)) and probe.gate]
-        return bool(gates) and not any(exchange.answered for exchange in gates)
+        first = first_asked(self.run.exchanges)
+        return first is not None and not first.answered
 
     @property
     def counts(self) -> Counts:

@@ -10,9 +10,8 @@ from functools import cached_property
 from roadworthy.conformance.check import CHECKS, Check
 from roadworthy.conformance.exchange import Exchange
 from roadworthy.conformance.facts import Ability, Capability
-from roadworthy.conformance.judge import describe
+from roadworthy.conformance.judge import describe, first_asked
 from roadworthy.conformance.measure import Measurements, measure
-from roadworthy.conformance.probe import PROBES
 from roadworthy.conformance.report.curl import curl
 from roadworthy.conformance.report.model import ModelReport, Report
 from roadworthy.conformance.report.text import duration, one_line, plural
@@ -173,7 +172,7 @@ class ModelView:
     def offers(self) -> dict[str, list[str]]:
         """What the model offers by how we know ("declared", "detected"), what it does not, and what nobody asked."""
         offers: dict[str, list[str]] = {}
-        first = self._first()
+        first = first_asked(self.report.run.exchanges)
         if self.subject.task != CHAT or self.subject.api is Api.ENDPOINTS or first is None or not first.answered:
             return {}
         lacks, unknown = [], []
@@ -224,7 +223,7 @@ class ModelView:
         unauthorised = [x for x in run.exchanges if x.status in (401, 403)]
         if run.exchanges and len(unauthorised) == len(run.exchanges):
             found.append(Caveat(self._locked_out(), grave=True))
-        elif (first := self._first()) is not None and not first.answered:
+        elif (first := first_asked(self.report.run.exchanges)) is not None and not first.answered:
             found.append(
                 Caveat(f"The first plain request failed, so little else was sent: {one_line(describe(first))}", True)
             )
@@ -247,11 +246,6 @@ class ModelView:
         if counts.known:
             found.append(Caveat(f"{plural(counts.known, 'failure')} known to the baseline did not count."))
         return found
-
-    def _first(self) -> Exchange | None:
-        """The exchange without which nothing else was sent."""
-        gates = (x for x in self.report.run.exchanges if (probe := PROBES.get(x.probe)) and probe.gate)
-        return next(gates, None)
 
     def _locked_out(self) -> str:
         statuses = "/".join(sorted({str(x.status) for x in self.report.run.exchanges}))
