@@ -1,1 +1,1 @@
-"""The mapping service: which provider serves which hub model. Nothing is built here yet."""
+"""The mapping service: which provider serves which hub model, under what name, and how well."""

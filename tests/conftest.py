@@ -25,6 +25,8 @@ from roadworthy.sandbox.server import running
 MODEL = "acme/chat-1"
 KEY = "sandbox-key-0123456789abcdef"
 
+pytest_plugins = ["services"]
+
 RunSandbox = Callable[..., Run]
 
 
@@ -125,3 +127,8 @@ def chromium() -> str:
     if found is None:
         pytest.skip("needs a browser: apt-get install chromium, or name one: CHROMIUM=/path/to/chrome")
     return found
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"

@@ -333,6 +333,26 @@ def sandbox(
 
 
 @app.command()
+def serve(
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one [default: 8000].")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1].")] = None,
+    database: Annotated[
+        str | None,
+        typer.Option("--database", metavar="URL", help="SQLite or PostgreSQL [default: sqlite:///roadworthy.db]."),
+    ] = None,
+    models: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Facts about models: builtin, hub, or a file of JSON lines.")
+    ] = None,
+) -> None:
+    """Serve the mapping service. Makes and migrates its database by itself."""
+    from roadworthy.cli import serve as command
+    from roadworthy.mapping_api.settings import read_settings
+
+    flags = {"port": port, "host": host, "database_url": database, "model_catalogue": models}
+    command.serve(read_settings(flags))
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the reports go.")] = Path("out"),
 ) -> None:

@@ -1,0 +1,60 @@
+"""What routes ask for: the service, the caller, the provider in the path."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Header, Path, Request
+from fastapi.security import HTTPBearer
+
+from roadworthy.mapping_api.access import Caller, authenticate
+from roadworthy.mapping_api.change import Actor
+from roadworthy.mapping_api.errors import NotFound
+from roadworthy.mapping_api.records import Provider
+from roadworthy.mapping_api.service import Service
+from roadworthy.mapping_api.view import View
+
+BEARER = HTTPBearer(auto_error=False, description="A token made with `roadworthy token create`.")
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceOf = Annotated[Service, Depends(_service)]
+
+
+async def _view(service: ServiceOf) -> View:
+    return await service.view.fresh()
+
+
+FreshView = Annotated[View, Depends(_view)]
+
+
+async def _caller(request: Request, service: ServiceOf) -> Caller:
+    return await authenticate(service.database, request.headers.get("authorization"))
+
+
+CallerOf = Annotated[Caller, Depends(_caller)]
+Slug = Annotated[str, Path(max_length=64, description="The provider's slug.", examples=["fireworks-ai"])]
+
+
+async def _provider(provider: Slug, view: FreshView) -> Provider:
+    found = view.providers.get(provider)
+    if found is None:
+        raise NotFound(f"there is no provider {provider!r}; check the slug in the path")
+    return found
+
+
+ProviderOf = Annotated[Provider, Depends(_provider)]
+
+
+def _actor(request: Request, caller: CallerOf) -> Actor:
+    return caller.actor(request.state.request_id)
+
+
+ActorOf = Annotated[Actor, Depends(_actor)]
+IfMatch = Annotated[
+    str | None, Header(description="Do it only if the ETag is still this one; 412 otherwise.", max_length=256)
+]

@@ -1,0 +1,98 @@
+"""Every failure as `{"error": "..."}`, the one form the hub's clients read, saying what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from roadworthy.database import DatabaseUnavailableError
+from roadworthy.mapping_api.errors import BadRequest, Refusal, Unavailable
+
+
+class ErrorBody(BaseModel):
+    """Why the request was refused, and what to do."""
+
+    model_config = ConfigDict(title="Error")
+
+    error: str
+
+
+class ConflictBody(ErrorBody):
+    """The refusal, and the id of what is there already."""
+
+    model_config = ConfigDict(title="Conflict")
+
+    id: str = Field(alias="_id")
+
+
+_MEANINGS = {
+    400: "The request is not well formed, or breaks a rule.",
+    401: "No token came, or one that is not valid.",
+    403: "The token may not do this.",
+    404: "There is no such thing.",
+    409: "It exists already.",
+    412: "It was changed since it was read.",
+    413: "The body is too large.",
+    422: "The Idempotency-Key came before with another request.",
+    429: "More requests than the limit allows; Retry-After says when to go on.",
+    503: "Something the service depends on does not answer; Retry-After says when to try again. Nothing was done.",
+}
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entries of the failures a route can answer with."""
+    return {
+        status: {"model": ConflictBody if status == 409 else ErrorBody, "description": _MEANINGS[status]}
+        for status in sorted(statuses)
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Make the application answer every failure in the one form."""
+
+    @app.exception_handler(Refusal)
+    async def _refused(_request: Request, refusal: Refusal) -> JSONResponse:
+        return answer(refusal)
+
+    @app.exception_handler(DatabaseUnavailableError)
+    async def _no_database(_request: Request, _error: DatabaseUnavailableError) -> JSONResponse:
+        return answer(Unavailable("the database does not answer now; nothing was done. Try again"))
+
+    @app.exception_handler(RequestValidationError)
+    async def _malformed(_request: Request, error: RequestValidationError) -> JSONResponse:
+        return answer(BadRequest(explain(error.errors())))
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        message = str(error.detail)
+        if error.status_code == 404:
+            message = f"there is no {request.url.path} here; /docs lists what there is"
+        elif error.status_code == 405:
+            allowed = (error.headers or {}).get("Allow", "")
+            message = f"{request.method} is not possible here; {allowed or '/docs'} is"
+        return JSONResponse({"error": message}, error.status_code, error.headers)
+
+
+def answer(refusal: Refusal) -> JSONResponse:
+    """The answer that tells a refusal."""
+    return JSONResponse(refusal.body, refusal.status_code, refusal.headers)
+
+
+def explain(errors: Sequence[Any]) -> str:
+    """What is wrong with a body or its parameters, one sentence for each place."""
+    return "; ".join(_sentence(error) for error in errors[:10])
+
+
+def _sentence(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"] if part != "body") or "the body"
+    message = error["msg"][:1].lower() + error["msg"][1:]
+    if error["type"] in {"missing", "json_invalid"}:
+        return f"{place}: {message}"
+    shown = repr(error.get("input"))
+    return f"{place}: {message}; got {shown if len(shown) <= 80 else shown[:77] + '...'}"

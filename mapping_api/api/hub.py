@@ -1,0 +1,35 @@
+"""The hub's own read endpoints, as its clients call them (hub-api)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from roadworthy.mapping_api.api.context import CallerOf, FreshView, ServiceOf
+from roadworthy.mapping_api.api.failures import documented
+from roadworthy.mapping_api.errors import ModelNotFound
+from roadworthy.mapping_api.offers import offers, ordered
+
+router = APIRouter(tags=["hub"])
+
+
+@router.get("/api/models/{model_id:path}", response_model=None, responses=documented(400, 401, 404, 503))
+async def model(model_id: str, request: Request, view: FreshView, caller: CallerOf, service: ServiceOf) -> Response:
+    """One model, with what `expand` asks for: `inference`, `inferenceProviderMapping`."""
+    facts = view.models.get(model_id) or await service.catalogue.get(model_id)
+    if facts is None:
+        raise ModelNotFound(f"Repository not found: there is no model {model_id}")
+    expand = {*request.query_params.getlist("expand"), *request.query_params.getlist("expand[]")}
+    shown: dict[str, Any] = {"_id": facts.hub_id, "id": facts.id}
+    active = [offer for offer in ordered(offers(view, facts, caller)) if offer.active]
+    if "inference" in expand and active:
+        shown["inference"] = "warm"
+    if "inferenceProviderMapping" in expand:
+        # The clients stumble over a name they do not know when it comes first.
+        active.sort(key=lambda offer: not offer.provider.in_clients)
+        shown["inferenceProviderMapping"] = {offer.provider.slug: offer.entry() for offer in active}
+    if not expand:
+        shown |= {"pipeline_tag": facts.pipeline_tag, "tags": list(facts.tags)}
+    return Response(orjson.dumps(shown), media_type="application/json")

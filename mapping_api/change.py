@@ -1,0 +1,111 @@
+"""One change: a transaction that takes the next revision, does its work, and leaves its mark in the audit log."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from roadworthy.database import Database
+from roadworthy.mapping_api.tables import audit, deliveries, events, revisions, webhooks
+
+MAPPING_CREATED = "mapping.created"
+MAPPING_STATUS_CHANGED = "mapping.status_changed"
+MAPPING_CHANGED = "mapping.changed"
+MAPPING_REMOVED = "mapping.removed"
+EVENT_TYPES = (MAPPING_CREATED, MAPPING_STATUS_CHANGED, MAPPING_CHANGED, MAPPING_REMOVED)
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who makes a change: a member by a token, or the operator at the command line."""
+
+    name: str
+    token_id: str | None = None
+    request_id: str | None = None
+
+
+OPERATOR = Actor("operator")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The open transaction. `revision` is this change's number, `now_us` its time by the database's clock."""
+
+    connection: AsyncConnection
+    revision: int
+    now_us: int
+    actor: Actor
+
+    async def record(
+        self,
+        action: str,
+        subject: str,
+        *,
+        provider: str | None = None,
+        organisation_id: str | None = None,
+        before: Any = None,
+        after: Any = None,
+    ) -> None:
+        """Write one line of the audit log. `before` and `after` are JSON values without secrets."""
+        await self.connection.execute(
+            audit.insert().values(
+                revision=self.revision,
+                at_us=self.now_us,
+                actor=self.actor.name,
+                token_id=self.actor.token_id,
+                request_id=self.actor.request_id,
+                organisation_id=organisation_id,
+                provider=provider,
+                action=action,
+                subject=subject,
+                before=before,
+                after=after,
+            )
+        )
+
+    async def announce(self, type: str, provider: str, mapping_id: str, data: dict[str, Any]) -> None:
+        """Record an event, and a delivery to each webhook of the provider that wants its type."""
+        event_id = f"evt_{secrets.token_hex(12)}"
+        await self.connection.execute(
+            events.insert().values(
+                id=event_id,
+                revision=self.revision,
+                at_us=self.now_us,
+                type=type,
+                provider=provider,
+                mapping_id=mapping_id,
+                data=data,
+            )
+        )
+        wanting = await self.connection.execute(
+            sa.select(webhooks.c.id, webhooks.c.event_types).where(
+                webhooks.c.provider == provider, webhooks.c.removed_at_us.is_(None)
+            )
+        )
+        rows = [
+            {"event_id": event_id, "webhook_id": row.id, "due_at_us": self.now_us, "fence": 0, "attempts": 0}
+            for row in wanting
+            if type in row.event_types
+        ]
+        if rows:
+            await self.connection.execute(deliveries.insert(), rows)
+
+
+@asynccontextmanager
+async def change(database: Database, actor: Actor) -> AsyncIterator[Change]:
+    """A transaction with the next revision. Committed whole at the end; an exception undoes all of it.
+
+    Taking the revision locks its row, so changes come one after another on every database, and
+    a reader that saw revision N has seen all before it. Raises `DatabaseUnavailableError`.
+    """
+    async with database.writing() as connection:
+        taken = await connection.execute(
+            revisions.update().values(value=revisions.c.value + 1).returning(revisions.c.value)
+        )
+        yield Change(connection, taken.scalar_one(), await database.now_us(connection), actor)

@@ -1,0 +1,52 @@
+"""The models table: what the catalogue last said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from roadworthy.mapping_api.change import Change
+from roadworthy.mapping_api.records import ModelFacts
+from roadworthy.mapping_api.tables import models
+
+_FIELDS = ("id", "hub_id", "pipeline_tag", "tags", "adapter_weights_path")
+
+
+def from_row(row: Any) -> ModelFacts:
+    """A row of the table as a record."""
+    values = {name: getattr(row, name) for name in _FIELDS}
+    return ModelFacts(**values | {"tags": tuple(values["tags"])})
+
+
+async def find(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, ModelFacts]:
+    """The known ones of these models, by id."""
+    found: dict[str, ModelFacts] = {}
+    wanted = sorted(set(ids))
+    for start in range(0, len(wanted), 500):  # SQLite bounds the values of one statement
+        query = sa.select(models).where(models.c.id.in_(wanted[start : start + 500]))
+        found |= {row.id: from_row(row) for row in await connection.execute(query)}
+    return found
+
+
+async def keep(change: Change, facts: Iterable[ModelFacts]) -> None:
+    """Write what the catalogue says now. Models of which it says nothing new keep their revision."""
+    facts = list({one.id: one for one in facts}.values())
+    known = await find(change.connection, (one.id for one in facts))
+    new, changed = [], []
+    for one in facts:
+        row = {name: getattr(one, name) for name in _FIELDS} | {"tags": list(one.tags)}
+        stamps = {"asked_at_us": change.now_us, "revision": change.revision}
+        if one.id not in known:
+            new.append(row | stamps)
+        elif known[one.id] != one:
+            changed.append({f"new_{name}": value for name, value in (row | stamps).items()})
+    if new:
+        await change.connection.execute(models.insert(), new)
+    if changed:
+        binds = {c.name: sa.bindparam(f"new_{c.name}", type_=c.type) for c in models.c if c.name != "id"}
+        await change.connection.execute(
+            models.update().where(models.c.id == sa.bindparam("new_id")).values(**binds), changed
+        )

@@ -1,0 +1,28 @@
+"""Published verdicts: what the validator last said of each mapping."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy.dialects import postgresql, sqlite
+
+from roadworthy.mapping_api.change import Change
+from roadworthy.mapping_api.records import Validation
+from roadworthy.mapping_api.tables import validations
+
+
+def from_row(row: Any) -> Validation:
+    """A row of the table as a record."""
+    values = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's public name for it
+    del values["revision"]
+    return Validation(**values)
+
+
+async def publish(change: Change, verdict: Validation) -> None:
+    """Replace what was published of the mapping; readers see it with this change."""
+    row = asdict(verdict) | {"revision": change.revision}
+    dialect = postgresql if change.connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(validations).values(**row)
+    del row["mapping_id"]
+    await change.connection.execute(statement.on_conflict_do_update(index_elements=["mapping_id"], set_=row))
