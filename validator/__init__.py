@@ -1,1 +1,1 @@
-"""The periodic validator of every mapping. Nothing is built here yet."""
+"""The validator: every mapping tested on time, and only working ones on the active list."""

@@ -1,0 +1,158 @@
+"""Due times: who is due, who may run now, and who may publish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from roadworthy.mapping_api.tables import mappings, removals
+from roadworthy.validator.schedule import SECOND_US, Periods, Urgency, phase_us
+from roadworthy.validator.tables import due, endpoints, validator_state
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run that may begin. `fence` is what entitles it to publish; a later claim of the mapping has another."""
+
+    mapping_id: str
+    provider: str
+    fence: int
+    due_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many runs may be under way, over all processes on this database; and for how long each is trusted."""
+
+    running: int = 32
+    lease_s: int = 300
+
+
+async def notice(connection: AsyncConnection, now_us: int, periods: Periods) -> int:
+    """Give every mapping that is new, or changed, its validation at once; forget those that are gone.
+
+    Returns how many were noticed. Several changes of one mapping within the debounce time are one.
+    """
+    since = (await connection.execute(sa.select(validator_state.c.seen_revision).with_for_update())).scalar_one()
+    query = sa.select(mappings.c.id, mappings.c.provider, mappings.c.revision).where(mappings.c.revision > since)
+    changed = (await connection.execute(query)).all()
+    gone = (
+        await connection.execute(
+            sa.select(removals.c.mapping_id, removals.c.revision).where(removals.c.revision > since)
+        )
+    ).all()
+    if not changed and not gone:
+        return 0
+    at_us = now_us + periods.debounce_s * SECOND_US
+    rows = [
+        {
+            "mapping_id": row.id,
+            "provider": row.provider,
+            "due_at_us": at_us,
+            "urgency": int(Urgency.AT_ONCE),
+            "fence": 0,
+            "paused": False,
+        }
+        for row in changed
+    ]
+    insert = _insert(connection)
+    for start in range(0, len(rows), 500):
+        await connection.execute(
+            insert.on_conflict_do_update(
+                index_elements=["mapping_id"],
+                set_={"due_at_us": insert.excluded.due_at_us, "urgency": insert.excluded.urgency},
+            ),
+            rows[start : start + 500],
+        )
+    for row in gone:
+        await connection.execute(due.delete().where(due.c.mapping_id == row.mapping_id))
+    newest = max(row.revision for row in (*changed, *gone))
+    await connection.execute(validator_state.update().values(seen_revision=newest))
+    return len(rows)
+
+
+async def claim(connection: AsyncConnection, now_us: int, bounds: Bounds) -> list[Claim]:
+    """The runs that may begin now: due, not running, of providers that are not paused, within all bounds.
+
+    The most urgent go first, then the oldest. Claimers take turns at one row, so the bounds hold over machines.
+    """
+    await connection.execute(sa.select(validator_state.c.id).with_for_update())
+    running = (
+        sa.select(due.c.provider, sa.func.count().label("running"))
+        .where(due.c.lease_until_us > now_us)
+        .group_by(due.c.provider)
+        .subquery()
+    )
+    place = sa.func.row_number().over(
+        partition_by=due.c.provider, order_by=(due.c.urgency, due.c.due_at_us, due.c.mapping_id)
+    )
+    ranked = (
+        sa.select(due.c.mapping_id, due.c.provider, due.c.fence, due.c.due_at_us, due.c.urgency, place.label("place"))
+        .where(
+            due.c.due_at_us <= now_us,
+            due.c.paused.is_(False),
+            sa.or_(due.c.lease_until_us.is_(None), due.c.lease_until_us <= now_us),
+        )
+        .subquery()
+    )
+    under_way = (
+        await connection.execute(sa.select(sa.func.count()).select_from(due).where(due.c.lease_until_us > now_us))
+    ).scalar_one()
+    room = bounds.running - under_way
+    if room <= 0:
+        return []
+    query = (
+        sa.select(ranked.c.mapping_id, ranked.c.provider, ranked.c.fence, ranked.c.due_at_us)
+        .join(endpoints, endpoints.c.provider == ranked.c.provider)
+        .outerjoin(running, running.c.provider == ranked.c.provider)
+        .where(
+            endpoints.c.paused_at_us.is_(None),
+            ranked.c.place <= endpoints.c.max_running - sa.func.coalesce(running.c.running, 0),
+        )
+        .order_by(ranked.c.urgency, ranked.c.due_at_us, ranked.c.mapping_id)
+        .limit(room)
+    )
+    claims = [
+        Claim(row.mapping_id, row.provider, row.fence + 1, row.due_at_us) for row in await connection.execute(query)
+    ]
+    if claims:
+        await connection.execute(
+            due.update()
+            .where(due.c.mapping_id == sa.bindparam("of"))
+            .values(fence=sa.bindparam("to_fence"), lease_until_us=now_us + bounds.lease_s * SECOND_US),
+            [{"of": each.mapping_id, "to_fence": each.fence} for each in claims],
+        )
+    return claims
+
+
+async def finish(connection: AsyncConnection, claim: Claim, due_at_us: int, urgency: Urgency) -> bool:
+    """Give the lease back and set the next due time. False where the lease was lost: then nothing may be published.
+
+    A change that was noticed while the run was under way keeps its own, earlier due time.
+    """
+    mine = sa.and_(due.c.mapping_id == claim.mapping_id, due.c.fence == claim.fence)
+    changed_meanwhile = due.c.due_at_us > claim.due_at_us
+    done = await connection.execute(
+        due.update()
+        .where(mine)
+        .values(
+            lease_until_us=None,
+            due_at_us=sa.case((changed_meanwhile, due.c.due_at_us), else_=due_at_us),
+            urgency=sa.case((changed_meanwhile, due.c.urgency), else_=int(urgency)),
+        )
+    )
+    return done.rowcount == 1
+
+
+def first_due_us(mapping_id: str, periods: Periods, now_us: int) -> int:
+    """When a mapping of which nothing is known is due: spread over the period, so that a start is no stampede."""
+    return now_us + phase_us(mapping_id, periods.routine_s)
+
+
+def _insert(connection: AsyncConnection) -> postgresql.Insert | sqlite.Insert:
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(due)
+    return sqlite.insert(due)
