@@ -29,9 +29,11 @@ endpoints = sa.Table(
     sa.Column("paused_at_us", sa.BigInteger),
     sa.Column("quiet_until_us", sa.BigInteger),
     sa.Column("down_since_us", sa.BigInteger),
+    sa.Column("next_canary_us", sa.BigInteger),
     sa.Column("updated_at_us", sa.BigInteger, nullable=False),
 )
-"""Where each provider's API is. `key_sealed` is its key, encrypted; `down_since_us`: one canary stands for all."""
+"""Where each provider's API is. `key_sealed` is its key, encrypted; `down_since_us`: it is down as a
+whole, and one mapping at a time, not before `next_canary_us`, is asked for all."""
 
 due = sa.Table(
     "due",
@@ -71,6 +73,7 @@ runs = sa.Table(
     sa.Column("provider", sa.String(64), nullable=False),
     sa.Column("ended_at_us", sa.BigInteger, nullable=False, index=True),
     sa.Column("result", sa.String(16), nullable=False),
+    sa.Column("news", sa.Boolean, nullable=False),
     sa.Column("error_class", sa.String(16)),
     sa.Column("summary", sa.Text, nullable=False),
     sa.Column("findings", JsonColumn, nullable=False),
@@ -81,7 +84,7 @@ runs = sa.Table(
     sa.Column("duration_s", sa.Double, nullable=False),
     sa.Index(None, "mapping_id", "ended_at_us"),
 )
-"""Each run in short, for some days; `rollups` keep the hours for longer."""
+"""Each run in short, for some days; `rollups` keep the hours for longer. `news`: it failed, and was active before."""
 
 evidence = sa.Table(
     "evidence",

@@ -19,6 +19,15 @@ def from_row(row: Any) -> Validation:
     return Validation(**values)
 
 
+async def set_active(change: Change, mapping_id: str, *, active: bool) -> None:
+    """Put a mapping on or off the active list, and leave what was measured."""
+    await change.connection.execute(
+        validations.update()
+        .where(validations.c.mapping_id == mapping_id)
+        .values(active=active, revision=change.revision)
+    )
+
+
 async def publish(change: Change, verdict: Validation) -> None:
     """Replace what was published of the mapping; readers see it with this change."""
     row = asdict(verdict) | {"revision": change.revision}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -104,13 +105,15 @@ async def claim(connection: AsyncConnection, now_us: int, bounds: Bounds) -> lis
     room = bounds.running - under_way
     if room <= 0:
         return []
+    at_most = sa.case((endpoints.c.down_since_us.is_not(None), 1), else_=endpoints.c.max_running)
     query = (
         sa.select(ranked.c.mapping_id, ranked.c.provider, ranked.c.fence, ranked.c.due_at_us)
         .join(endpoints, endpoints.c.provider == ranked.c.provider)
         .outerjoin(running, running.c.provider == ranked.c.provider)
         .where(
             endpoints.c.paused_at_us.is_(None),
-            ranked.c.place <= endpoints.c.max_running - sa.func.coalesce(running.c.running, 0),
+            ranked.c.place <= at_most - sa.func.coalesce(running.c.running, 0),
+            sa.or_(endpoints.c.next_canary_us.is_(None), endpoints.c.next_canary_us <= now_us),
         )
         .order_by(ranked.c.urgency, ranked.c.due_at_us, ranked.c.mapping_id)
         .limit(room)
@@ -145,6 +148,19 @@ async def finish(connection: AsyncConnection, claim: Claim, due_at_us: int, urge
         )
     )
     return done.rowcount == 1
+
+
+async def postpone(
+    connection: AsyncConnection, waiting: Sequence[tuple[str, int]], due_at_us: int, urgency: Urgency
+) -> None:
+    """Set another due time for mappings that are not running; one that began meanwhile keeps its own."""
+    if waiting:
+        await connection.execute(
+            due.update()
+            .where(due.c.mapping_id == sa.bindparam("of"), due.c.fence == sa.bindparam("at_fence"))
+            .values(due_at_us=due_at_us, urgency=int(urgency)),
+            [{"of": mapping_id, "at_fence": fence} for mapping_id, fence in waiting],
+        )
 
 
 def first_due_us(mapping_id: str, periods: Periods, now_us: int) -> int:

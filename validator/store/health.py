@@ -40,7 +40,7 @@ async def keep(connection: AsyncConnection, mapping_id: str, now: Health, last_r
     await connection.execute(statement.on_conflict_do_update(index_elements=["mapping_id"], set_=row))
 
 
-async def record(connection: AsyncConnection, claim: Claim, outcome: Outcome, now_us: int) -> str:
+async def record(connection: AsyncConnection, claim: Claim, outcome: Outcome, now_us: int, *, news: bool) -> str:
     """Write one run, its evidence and its share of the hour. Returns the run's id."""
     run_id = new_id()
     figures = outcome.figures
@@ -51,6 +51,7 @@ async def record(connection: AsyncConnection, claim: Claim, outcome: Outcome, no
             provider=claim.provider,
             ended_at_us=now_us,
             result=outcome.result,
+            news=news,
             error_class=outcome.error_class,
             summary=outcome.summary,
             findings=list(outcome.findings),

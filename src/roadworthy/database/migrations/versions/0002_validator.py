@@ -34,6 +34,7 @@ def upgrade() -> None:
         sa.Column("paused_at_us", sa.BigInteger(), nullable=True),
         sa.Column("quiet_until_us", sa.BigInteger(), nullable=True),
         sa.Column("down_since_us", sa.BigInteger(), nullable=True),
+        sa.Column("next_canary_us", sa.BigInteger(), nullable=True),
         sa.Column("updated_at_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("provider", name=op.f("pk_endpoints")),
     )
@@ -80,6 +81,7 @@ def upgrade() -> None:
         sa.Column("provider", sa.String(length=64), nullable=False),
         sa.Column("ended_at_us", sa.BigInteger(), nullable=False),
         sa.Column("result", sa.String(length=16), nullable=False),
+        sa.Column("news", sa.Boolean(), nullable=False),
         sa.Column("error_class", sa.String(length=16), nullable=True),
         sa.Column("summary", sa.Text(), nullable=False),
         sa.Column("findings", sa.JSON(none_as_null=True), nullable=False),
