@@ -18,7 +18,7 @@ from roadworthy.validator.schedule import SECOND_US, Periods, Urgency, next_due_
 from roadworthy.validator.store import due as due_rows
 from roadworthy.validator.store import health as health_rows
 from roadworthy.validator.store import providers
-from roadworthy.validator.store.due import Bounds, Claim
+from roadworthy.validator.store.due import Bounds, Claim, NextTurn
 from roadworthy.validator.suspicion import Doubts
 from roadworthy.validator.tables import due, health
 
@@ -60,19 +60,25 @@ class Publication:
         self._now_us = opened.now_us
         self._policy = policy
         self._known: dict[str, rules.Health] = {}
+        self._changed: dict[str, rules.Health] = {}
+        self._verdicts: list[Validation] = []
 
     async def publish(self, finished: Sequence[Finished]) -> int:
         """Publish the runs that still hold their lease. Returns how many these were."""
-        self._known = await health_rows.find(self._connection, (each.claim.mapping_id for each in finished))
-        runs = [each for each in finished if await self._give_back(each)]
-        for each in runs:
-            await health_rows.record(self._connection, each.claim, each.outcome, self._now_us, news=self._is_news(each))
+        held = await due_rows.still_held(self._connection, [each.claim for each in finished])
+        runs = [each for each in finished if each.claim.mapping_id in held]
+        self._known = await health_rows.find(self._connection, (each.claim.mapping_id for each in runs))
+        await due_rows.finish(self._connection, [self._next_turn(each) for each in runs])
+        ended = [health_rows.Ended(each.claim, each.outcome, self._is_news(each)) for each in runs]
+        await health_rows.record(self._connection, ended, self._now_us)
         minutes = await providers.last_minutes(self._connection, self._now_us, self._policy.doubts)
         braked = await self._brake(suspicion.brake(minutes, self._policy.doubts))
         for each in runs:
             await self._apply(each.claim.mapping_id, each.claim.provider, each.outcome, braked=braked)
         if not braked:
             await self._watch_providers(runs, minutes)
+        await health_rows.keep(self._connection, self._changed, self._now_us)
+        await validations.publish(self._opened, self._verdicts)
         return len(runs)
 
     def _before(self, mapping_id: str) -> rules.Health:
@@ -82,20 +88,20 @@ class Publication:
         failed = run.outcome.result is Result.FAILS and run.outcome.error_class is not ErrorClass.RATE_LIMIT
         return failed and self._before(run.claim.mapping_id).active
 
-    async def _give_back(self, run: Finished) -> bool:
+    def _next_turn(self, run: Finished) -> NextTurn:
         before = self._before(run.claim.mapping_id)
         failing = run.outcome.result in {Result.FAILS, Result.IN_DOUBT} or not before.active
         due_at_us, urgency = next_due_us(
             run.claim.mapping_id, failing=failing, periods=self._policy.periods, now_us=self._now_us
         )
-        return await due_rows.finish(self._connection, run.claim, due_at_us, urgency)
+        return NextTurn(run.claim, due_at_us, urgency)
 
     async def _apply(self, mapping_id: str, provider: str, outcome: Outcome, *, braked: bool = False) -> None:
         before = self._before(mapping_id)
         after = rules.after(before, outcome, self._now_us, self._policy.thresholds, braked=braked)
-        await health_rows.keep(self._connection, mapping_id, after, self._now_us)
+        self._known[mapping_id] = self._changed[mapping_id] = after
         if outcome.result is not Result.IN_DOUBT:
-            await validations.publish(self._opened, _verdict(mapping_id, after, outcome, self._now_us))
+            self._verdicts.append(_verdict(mapping_id, after, outcome, self._now_us))
         if after.active != before.active:
             await self._tell(mapping_id, provider, before, after, outcome.findings)
 
@@ -142,8 +148,7 @@ class Publication:
             delisted_at_us=before.delisted_at_us[:-1],
             reason="held: most providers fail in the same minutes, so the validator doubts itself",
         )
-        self._known[mapping_id] = restored
-        await health_rows.keep(self._connection, mapping_id, restored, self._now_us)
+        self._known[mapping_id] = self._changed[mapping_id] = restored
         await validations.set_active(self._opened, mapping_id, active=True)
         await self._tell(mapping_id, provider, before, restored)
 

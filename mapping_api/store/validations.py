@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -28,10 +29,12 @@ async def set_active(change: Change, mapping_id: str, *, active: bool) -> None:
     )
 
 
-async def publish(change: Change, verdict: Validation) -> None:
-    """Replace what was published of the mapping; readers see it with this change."""
-    row = asdict(verdict) | {"revision": change.revision}
+async def publish(change: Change, verdicts: Sequence[Validation]) -> None:
+    """Replace what was published of each mapping; readers see it with this change."""
+    if not verdicts:
+        return
     dialect = postgresql if change.connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(validations).values(**row)
-    del row["mapping_id"]
-    await change.connection.execute(statement.on_conflict_do_update(index_elements=["mapping_id"], set_=row))
+    statement = dialect.insert(validations)
+    new = {column.name: statement.excluded[column.name] for column in validations.c if column.name != "mapping_id"}
+    rows = [asdict(verdict) | {"revision": change.revision} for verdict in verdicts]
+    await change.connection.execute(statement.on_conflict_do_update(index_elements=["mapping_id"], set_=new), rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -131,23 +131,52 @@ async def claim(connection: AsyncConnection, now_us: int, bounds: Bounds) -> lis
     return claims
 
 
-async def finish(connection: AsyncConnection, claim: Claim, due_at_us: int, urgency: Urgency) -> bool:
-    """Give the lease back and set the next due time. False where the lease was lost: then nothing may be published.
+@dataclass(frozen=True, slots=True)
+class NextTurn:
+    """When a mapping whose run ended is due again."""
+
+    claim: Claim
+    due_at_us: int
+    urgency: Urgency
+
+
+async def still_held(connection: AsyncConnection, claims: Sequence[Claim]) -> set[str]:
+    """The ids of those mappings whose lease is still the claim's own. The others may publish nothing."""
+    held = set()
+    fences = {each.mapping_id: each.fence for each in claims}
+    for some in batched(fences):
+        rows = await connection.execute(sa.select(due.c.mapping_id, due.c.fence).where(due.c.mapping_id.in_(some)))
+        held |= {row.mapping_id for row in rows if fences[row.mapping_id] == row.fence}
+    return held
+
+
+async def finish(connection: AsyncConnection, turns: Sequence[NextTurn]) -> None:
+    """Give leases back and set the next due times.
 
     A change that was noticed while the run was under way keeps its own, earlier due time.
     """
-    mine = sa.and_(due.c.mapping_id == claim.mapping_id, due.c.fence == claim.fence)
-    changed_meanwhile = due.c.due_at_us > claim.due_at_us
-    done = await connection.execute(
+    if not turns:
+        return
+    changed_meanwhile = due.c.due_at_us > sa.bindparam("claimed_for")
+    await connection.execute(
         due.update()
-        .where(mine)
+        .where(due.c.mapping_id == sa.bindparam("of"), due.c.fence == sa.bindparam("at_fence"))
         .values(
             lease_until_us=None,
-            due_at_us=sa.case((changed_meanwhile, due.c.due_at_us), else_=due_at_us),
-            urgency=sa.case((changed_meanwhile, due.c.urgency), else_=int(urgency)),
-        )
+            due_at_us=sa.case((changed_meanwhile, due.c.due_at_us), else_=sa.bindparam("next_us")),
+            urgency=sa.case((changed_meanwhile, due.c.urgency), else_=sa.bindparam("next_urgency")),
+        ),
+        [
+            {
+                "of": turn.claim.mapping_id,
+                "at_fence": turn.claim.fence,
+                "claimed_for": turn.claim.due_at_us,
+                "next_us": turn.due_at_us,
+                "next_urgency": int(turn.urgency),
+            }
+            for turn in turns
+        ],
     )
-    return done.rowcount == 1
 
 
 async def postpone(
@@ -161,6 +190,13 @@ async def postpone(
             .values(due_at_us=due_at_us, urgency=int(urgency)),
             [{"of": mapping_id, "at_fence": fence} for mapping_id, fence in waiting],
         )
+
+
+def batched(ids: Iterable[str]) -> Iterator[list[str]]:
+    """The ids, some hundreds at a time: databases bound the values of one statement."""
+    waiting = list(ids)
+    for start in range(0, len(waiting), 500):
+        yield waiting[start : start + 500]
 
 
 def first_due_us(mapping_id: str, periods: Periods, now_us: int) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from roadworthy.mapping_api.names import new_id
 from roadworthy.validator.health import Health, State
 from roadworthy.validator.outcome import Outcome, Result
 from roadworthy.validator.schedule import SECOND_US
-from roadworthy.validator.store.due import Claim
+from roadworthy.validator.store.due import Claim, batched
 from roadworthy.validator.tables import evidence, health, rollups, runs
 
 HOUR_US = 3600 * SECOND_US
@@ -23,8 +23,11 @@ _FIELDS = ("state", "active", "since_us", "failures", "passes", "last_failure_us
 
 async def find(connection: AsyncConnection, mapping_ids: Iterable[str]) -> dict[str, Health]:
     """The health of these mappings, as far as any is known."""
-    rows = await connection.execute(sa.select(health).where(health.c.mapping_id.in_(list(mapping_ids))))
-    return {row.mapping_id: from_row(row) for row in rows}
+    found: dict[str, Health] = {}
+    for some in batched(mapping_ids):
+        rows = await connection.execute(sa.select(health).where(health.c.mapping_id.in_(some)))
+        found |= {row.mapping_id: from_row(row) for row in rows}
+    return found
 
 
 def from_row(row: Any) -> Health:
@@ -33,62 +36,96 @@ def from_row(row: Any) -> Health:
     return Health(**values | {"state": State(row.state), "delisted_at_us": tuple(row.delisted_at_us)})
 
 
-async def keep(connection: AsyncConnection, mapping_id: str, now: Health, last_run_us: int) -> None:
-    """Write a mapping's health."""
-    row = asdict(now) | {"delisted_at_us": list(now.delisted_at_us), "last_run_us": last_run_us}
-    statement = _insert(connection, health).values(mapping_id=mapping_id, **row)
-    await connection.execute(statement.on_conflict_do_update(index_elements=["mapping_id"], set_=row))
+async def keep(connection: AsyncConnection, changed: Mapping[str, Health], last_run_us: int) -> None:
+    """Write the health of mappings."""
+    rows = [
+        {
+            "mapping_id": mapping_id,
+            **asdict(now),
+            "delisted_at_us": list(now.delisted_at_us),
+            "last_run_us": last_run_us,
+        }
+        for mapping_id, now in changed.items()
+    ]
+    await _upsert(connection, health, rows)
 
 
-async def record(connection: AsyncConnection, claim: Claim, outcome: Outcome, now_us: int, *, news: bool) -> str:
-    """Write one run, its evidence and its share of the hour. Returns the run's id."""
-    run_id = new_id()
-    figures = outcome.figures
-    await connection.execute(
-        runs.insert().values(
-            id=run_id,
-            mapping_id=claim.mapping_id,
-            provider=claim.provider,
-            ended_at_us=now_us,
-            result=outcome.result,
-            news=news,
-            error_class=outcome.error_class,
-            summary=outcome.summary,
-            findings=list(outcome.findings),
-            time_to_first_token_s=figures.time_to_first_token_s,
-            throughput_tokens_per_s=figures.throughput_tokens_per_s,
-            total_time_s=figures.total_time_s,
-            requests=outcome.requests,
-            duration_s=outcome.duration_s,
-        )
-    )
-    if outcome.recording is not None and outcome.result is not Result.IN_DOUBT:
-        kind = "failing" if outcome.result is Result.FAILS else "passing"
-        row = {"run_id": run_id, "recording": outcome.recording}
-        statement = _insert(connection, evidence).values(mapping_id=claim.mapping_id, kind=kind, **row)
-        await connection.execute(statement.on_conflict_do_update(index_elements=["mapping_id", "kind"], set_=row))
-    await _roll_up(connection, claim.mapping_id, outcome, now_us)
-    return run_id
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that ended. `news`: it failed, and the mapping was active before."""
+
+    claim: Claim
+    outcome: Outcome
+    news: bool
 
 
-async def _roll_up(connection: AsyncConnection, mapping_id: str, outcome: Outcome, now_us: int) -> None:
-    first, throughput = outcome.figures.time_to_first_token_s, outcome.figures.throughput_tokens_per_s
-    row = {
+async def record(connection: AsyncConnection, ended: Sequence[Ended], now_us: int) -> None:
+    """Write runs, their evidence and their share of the hour."""
+    rows = [_run_row(each, now_us) for each in ended]
+    if not rows:
+        return
+    await connection.execute(runs.insert(), rows)
+    kept = [
+        {
+            "mapping_id": row["mapping_id"],
+            "kind": "failing" if each.outcome.result is Result.FAILS else "passing",
+            "run_id": row["id"],
+            "recording": each.outcome.recording,
+        }
+        for row, each in zip(rows, ended, strict=True)
+        if each.outcome.recording is not None and each.outcome.result is not Result.IN_DOUBT
+    ]
+    await _upsert(connection, evidence, kept)
+    hours = [
+        {"mapping_id": each.claim.mapping_id, "hour_us": now_us - now_us % HOUR_US} | _sums(each) for each in ended
+    ]
+    await _upsert(connection, rollups, hours, add=True)
+
+
+def _run_row(ended: Ended, now_us: int) -> dict[str, Any]:
+    outcome, figures = ended.outcome, ended.outcome.figures
+    return {
+        "id": new_id(),
+        "mapping_id": ended.claim.mapping_id,
+        "provider": ended.claim.provider,
+        "ended_at_us": now_us,
+        "result": outcome.result,
+        "news": ended.news,
+        "error_class": outcome.error_class,
+        "summary": outcome.summary,
+        "findings": list(outcome.findings),
+        "time_to_first_token_s": figures.time_to_first_token_s,
+        "throughput_tokens_per_s": figures.throughput_tokens_per_s,
+        "total_time_s": figures.total_time_s,
+        "requests": outcome.requests,
+        "duration_s": outcome.duration_s,
+    }
+
+
+def _sums(ended: Ended) -> dict[str, float]:
+    first = ended.outcome.figures.time_to_first_token_s
+    throughput = ended.outcome.figures.throughput_tokens_per_s
+    return {
         "runs": 1,
-        "failures": int(outcome.result is Result.FAILS),
-        "degraded": int(outcome.result is Result.DEGRADED),
+        "failures": int(ended.outcome.result is Result.FAILS),
+        "degraded": int(ended.outcome.result is Result.DEGRADED),
         "time_to_first_token_sum_s": first or 0.0,
         "time_to_first_token_count": int(first is not None),
         "throughput_sum_tokens_per_s": throughput or 0.0,
         "throughput_count": int(throughput is not None),
     }
-    statement = _insert(connection, rollups).values(mapping_id=mapping_id, hour_us=now_us - now_us % HOUR_US, **row)
-    await connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["mapping_id", "hour_us"],
-            set_={name: rollups.c[name] + statement.excluded[name] for name in row},
-        )
-    )
+
+
+async def _upsert(
+    connection: AsyncConnection, table: sa.Table, rows: Sequence[dict[str, Any]], *, add: bool = False
+) -> None:
+    if not rows:
+        return
+    statement = _insert(connection, table)
+    keys = [column.name for column in table.primary_key]
+    others = [name for name in rows[0] if name not in keys]
+    new = {name: (table.c[name] + statement.excluded[name] if add else statement.excluded[name]) for name in others}
+    await connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=new), list(rows))
 
 
 def _insert(connection: AsyncConnection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
