@@ -174,7 +174,7 @@ class HubCatalogue:
         for _ in range(MOST_REDIRECTS):
             if answer.status not in _REDIRECTS:
                 return answer
-            target = urljoin(answer.url, answer.headers.get("location", ""))
+            target = _joined(answer.url, answer.headers.get("location", ""))
             if _origin(target) != self._origin:
                 raise self._failed("the hub redirects to another host, which is not followed; check the endpoint")
             # Renamed models are answered with their new place, often without what was asked for.
@@ -202,6 +202,8 @@ class HubCatalogue:
 
         if self._client is None:
             self._client = get_async_session()
+            # Its own hook reads the answers of failures whole; here every answer is read within bounds.
+            self._client.event_hooks = {**self._client.event_hooks, "response": []}
         # The library's HTTP client is httpx or httpx2, by its version; each makes its errors from one class.
         http_error: Any = HfHubHTTPError.__bases__[0]
         try:
@@ -216,7 +218,7 @@ class HubCatalogue:
         """The next page's address, as the Link header gives it; only on the hub itself."""
         for target, parameters in re.findall(r"<([^<>]*)>([^<]*)", answer.headers.get("link", "")):
             if re.search(r';\s*rel="?next"?', parameters):
-                url = urljoin(answer.url, target)
+                url = _joined(answer.url, target)
                 return url if _origin(url) == self._origin else None
         return None
 
@@ -282,6 +284,13 @@ def _origin(url: str) -> tuple[str, str, int] | None:
     if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
         return None
     return parts.scheme, parts.hostname, port
+
+
+def _joined(base: str, reference: str) -> str:
+    try:
+        return urljoin(base, reference)
+    except ValueError:
+        return ""  # of no origin, and so not followed
 
 
 def _json(answer: _Answer) -> object:
