@@ -14,6 +14,8 @@ from roadworthy.mapping_api.records import ModelFacts
 from roadworthy.mapping_api.tables import models
 
 _FIELDS = ("id", "hub_id", "pipeline_tag", "tags", "adapter_weights_path")
+_IDS = 10_000
+"""SQLite takes 32,766 values in one statement, PostgreSQL 65,535."""
 
 
 def from_row(row: Any) -> ModelFacts:
@@ -27,8 +29,8 @@ async def find(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, Mod
     """The known ones of these models, by id."""
     found: dict[str, ModelFacts] = {}
     wanted = sorted(set(ids))
-    for start in range(0, len(wanted), 500):  # SQLite bounds the values of one statement
-        query = sa.select(models).where(models.c.id.in_(wanted[start : start + 500]))
+    for start in range(0, len(wanted), _IDS):
+        query = sa.select(models).where(models.c.id.in_(wanted[start : start + _IDS]))
         found |= {row.id: from_row(row) for row in await connection.execute(query)}
     return found
 

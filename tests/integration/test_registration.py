@@ -373,7 +373,7 @@ async def test_facts_said_again_take_no_revision(database_url):
         assert running.service.view.revision == revision
 
 
-async def test_the_service_serves_two_hundred_thousand_models(database_url, tmp_path, record_property):
+async def test_the_service_serves_two_hundred_thousand_models(database_url, tmp_path, capsys):
     path = tmp_path / "large.jsonl"
     with path.open("w") as file:
         for number in range(200_000):
@@ -382,9 +382,10 @@ async def test_the_service_serves_two_hundred_thousand_models(database_url, tmp_
             file.write(json.dumps(facts | {"pipeline_tag": "text-to-image", "adapter_weights_path": "l.safetensors"}))
             file.write("\n")
     catalogue = FileCatalogue(path)
+    costs: dict[str, float] = {}
     start_s = time.monotonic()
     async with serving(database_url, catalogue) as running:
-        record_property("first_start_s", round(time.monotonic() - start_s, 1))
+        costs["first_start_s"] = round(time.monotonic() - start_s, 1)
         (ann,) = await running.enrol("together", "write")
         body = tag_filter(tags=["lora", "base_model:adapter:org/base-7"], status="live")
         assert (await running.http.post(PATH, json=body, headers=ann.headers)).status_code == 201
@@ -400,18 +401,20 @@ async def test_the_service_serves_two_hundred_thousand_models(database_url, tmp_
             async with change(running.service.database, OPERATOR) as opened:
                 await models.keep(opened, [ModelFacts(f"new/{number}", "translation")])
             await view.fresh()
-        record_property("one_change_s", round((time.monotonic() - start_s) / 20, 4))
+        costs["one_change_s"] = round((time.monotonic() - start_s) / 20, 4)
         assert (time.monotonic() - start_s) / 20 < 0.5
 
         start_s = time.monotonic()
         await running.service.upkeep.look()
-        record_property("look_s", round(time.monotonic() - start_s, 2))
+        costs["look_s"] = round(time.monotonic() - start_s, 2)
         assert time.monotonic() - start_s < 10
     start_s = time.monotonic()
     async with serving(database_url, catalogue) as running:
-        record_property("second_start_s", round(time.monotonic() - start_s, 1))
+        costs["second_start_s"] = round(time.monotonic() - start_s, 1)
         assert len(running.service.view.models) == 200_020
-    record_property("peak_mib", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    costs["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    with capsys.disabled():
+        print(f"\n200,000 models on {database_url.partition(':')[0]}: {costs}")  # noqa: T201  the costs are what it is for
 
 
 async def test_settings_name_the_hub(monkeypatch):
