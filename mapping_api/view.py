@@ -118,9 +118,14 @@ class View:
         return set.intersection(*sets) if sets else set()
 
     def matching(self, facts: ModelFacts) -> Iterator[Mapping]:
-        """Every mapping that covers the model: its own, then tag filters that match its tags."""
-        yield from self.of_model.get(facts.id, {}).values()
+        """Every mapping that covers the model: its own, then tag filters that match its tags.
+
+        Only those for a task that the model does: it may have changed since, or never done a filter's.
+        """
         carried = set(facts.tags)
+        for mapping in self.of_model.get(facts.id, {}).values():
+            if facts.serves(mapping.task):
+                yield mapping
         for mapping in self.filters.values():
-            if carried.issuperset(mapping.tags or ()):
+            if carried.issuperset(mapping.tags or ()) and facts.serves(mapping.task):
                 yield mapping

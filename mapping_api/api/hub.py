@@ -18,7 +18,7 @@ router = APIRouter(tags=["hub"])
 @router.get("/api/models/{model_id:path}", response_model=None, responses=documented(400, 401, 404, 503))
 async def model(model_id: str, request: Request, view: FreshView, caller: CallerOf, service: ServiceOf) -> Response:
     """One model, with what `expand` asks for: `inference`, `inferenceProviderMapping`."""
-    facts = view.models.get(model_id) or await service.catalogue.get(model_id)
+    facts = await service.facts(view, model_id)
     if facts is None:
         raise ModelNotFound(f"Repository not found: there is no model {model_id}")
     expand = {*request.query_params.getlist("expand"), *request.query_params.getlist("expand[]")}
