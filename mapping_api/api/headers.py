@@ -69,8 +69,10 @@ class Heads:
                 message = {**message, "body": b""}
             await send(message)
 
-        scope["method"] = "GET"
+        # A copy, since the server goes on reading the method; the route found is for those around us.
+        inner = {**scope, "method": "GET"}
         try:
-            await self.app(scope, receive, send_head)
+            await self.app(inner, receive, send_head)
         finally:
-            scope["method"] = "HEAD"
+            if "route" in inner:
+                scope["route"] = inner["route"]

@@ -24,7 +24,7 @@ Format = Literal["auto", "json", "text"]
 Level = Literal["debug", "info", "warning", "error"]
 
 HIDDEN = "***"
-_QUIET = ("httpx", "httpcore", "hpack", "urllib3", "asyncio", "aiosqlite", "filelock", "fsspec")
+_QUIET = ("alembic", "httpx", "httpcore", "hpack", "urllib3", "asyncio", "aiosqlite", "filelock", "fsspec")
 """Libraries that tell every step below WARNING, some of them with headers."""
 
 _SECRET_NAME = re.compile(
@@ -150,6 +150,7 @@ def _without_secrets(values: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def _json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    event = {"timestamp": event.pop("timestamp"), "level": event.pop("level"), "event": event.pop("event"), **event}
     # Plain ASCII: no line end of any alphabet, and no lone surrogate, can break the line or the stream.
     return json.dumps(event, default=str, ensure_ascii=True)
 
