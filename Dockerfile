@@ -17,7 +17,7 @@ ENV PATH=/opt/roadworthy/bin:$PATH \
     ROADWORTHY_HOST=0.0.0.0 \
     ROADWORTHY_PORT=8000 \
     ROADWORTHY_DATABASE_URL=sqlite:////data/roadworthy.db
-USER roadworthy
+USER 10001:10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 8000

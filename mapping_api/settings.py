@@ -50,7 +50,7 @@ class ServiceSettings(BaseSettings):
     """The least that is written: "debug", "info", "warning" or "error"."""
     shutdown_timeout_s: Annotated[int, Field(ge=0, le=3600)] = 20
     """How long requests that run when the service is asked to stop may go on."""
-    shutdown_delay_s: Annotated[float, Field(ge=0, le=600)] = 0
+    shutdown_delay_s: Annotated[float, Field(ge=0, le=600)] = 0.0
     """How long new requests are still taken after that, while /readyz says 503 and load balancers turn away."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_000_000
     """The largest body of a request."""
