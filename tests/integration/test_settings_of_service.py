@@ -61,7 +61,10 @@ def test_an_empty_variable_says_nothing(monkeypatch):
     ("text", "message"),
     [
         ("[server]\nprot = 1\n", "prot: there is no such setting; did you mean 'port'"),
-        ("[server]\nport = 70000\n", r"\[server\] in roadworthy.toml.*\n.*port: .*less than or equal to 65535; got 70000"),
+        (
+            "[server]\nport = 70000\n",
+            r"\[server\] in roadworthy.toml.*\n.*port: .*less than or equal to 65535; got 70000",
+        ),
         ("[sever]\nport = 1\n", r"no table \[sever\]; did you mean \[server\]"),
         ("server = 3\n", "must be a table"),
         ("[server\n", "not valid TOML"),
@@ -114,7 +117,9 @@ def test_the_checker_reads_its_own_tables_of_the_same_file(folder):
 
 
 def test_the_handbook_tells_of_every_setting_with_its_default():
-    rows = re.findall(r"^\| `(\w+)` \| `(ROADWORTHY_\w+)` \| `([^`]*)` \|", HANDBOOK.read_text(encoding="utf-8"), re.M)
+    rows = re.findall(
+        r"^\| `(\w+)` \| `(ROADWORTHY_\w+)` \| `([^`]*)` \|", HANDBOOK.read_text(encoding="utf-8"), re.MULTILINE
+    )
     told = {name: default for name, _variable, default in rows}
     assert told == {name: str(field.default) for name, field in ServiceSettings.model_fields.items()}
     assert all(variable == f"ROADWORTHY_{name.upper()}" for name, variable, _default in rows)
