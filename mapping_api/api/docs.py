@@ -15,8 +15,6 @@ from roadworthy.mapping_api.api.failures import documented
 from roadworthy.mapping_api.errors import NotFound
 
 DESCRIPTION = """\
-Which inference provider serves which hub model, under what name, and how well.
-
 Reading is public. Writing needs a token of the provider's organisation, made with `roadworthy token create`
 and sent as `Authorization: Bearer <token>`. Every refusal is `{"error": "..."}` and says what to do.
 Every answer carries `X-Request-Id`; send your own to find it in the service's log.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
@@ -16,6 +17,7 @@ _QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds by machines: logged at debug only, unless they fail."""
 
 _log = logs.get("roadworthy.requests")
+_target = logging.getLogger("roadworthy.requests")
 
 
 class Observed:
@@ -72,6 +74,15 @@ def _fault(scope: Scope) -> JSONResponse:
 def _write(
     scope: Scope, route: str, status: int, sent_bytes: int, duration_ns: int, error: BaseException | None
 ) -> None:
+    level = logging.INFO
+    if isinstance(error, Exception):
+        level = logging.ERROR
+    elif status >= 500:
+        level = logging.WARNING
+    elif scope["path"] in _QUIET_PATHS:
+        level = logging.DEBUG
+    if not _target.isEnabledFor(level):
+        return
     state: dict[str, Any] = scope.get("state", {})
     caller = state.get("caller")
     entry = {
@@ -88,9 +99,5 @@ def _write(
     }
     if isinstance(error, Exception):
         _log.error("request failed", **entry, exc_info=error)
-    elif status >= 500:
-        _log.warning("request", **entry)
-    elif scope["path"] in _QUIET_PATHS:
-        _log.debug("request", **entry)
     else:
-        _log.info("request", **entry)
+        _log.log(level, "request", **entry)

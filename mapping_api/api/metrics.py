@@ -28,7 +28,7 @@ PROVIDERS_MAX = 200
 """How many providers are shown by name, those with most mappings first; the rest are one series."""
 
 # The time at which each series began is of no use to Prometheus' text form, and a third of its length.
-prometheus_client.disable_created_metrics()
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

@@ -42,7 +42,7 @@ def test_the_image_runs_without_root_on_a_named_version():
 
 def test_what_the_wheel_is_made_of_gets_into_the_build_and_secrets_do_not():
     lines = [line for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line]
-    assert [line for line in lines if not line.startswith("#")][0] == "*"
+    assert next(line for line in lines if not line.startswith("#")) == "*"
     let_in = {line[1:] for line in lines if line.startswith("!")}
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     wheel = project[project.index("[tool.hatch.build.targets.wheel]") : project.index("wheel.sources")]
