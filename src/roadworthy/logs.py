@@ -12,6 +12,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import IO, Any, Literal, cast
 from urllib.parse import parse_qsl, quote, unquote
 
@@ -107,19 +108,28 @@ def _formatter(redactor: Redactor, *, as_json: bool, colours: bool) -> logging.F
         _add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    return _Formatter(redactor, structlog.stdlib.ProcessorFormatter(processors=[*shared, *finish]))
+    return _Formatter(redactor, structlog.stdlib.ProcessorFormatter(processors=[*shared, *finish]), as_json=as_json)
 
 
 class _Formatter(logging.Formatter):
     """The last look at a line, whoever wrote it: secrets out, by value and by form."""
 
-    def __init__(self, redactor: Redactor, inner: logging.Formatter) -> None:
+    def __init__(self, redactor: Redactor, inner: logging.Formatter, *, as_json: bool) -> None:
         super().__init__()
+        self._as_json = as_json
         self._redactor = redactor
         self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
-        return hide(self._redactor.text(self._inner.format(record)))
+        return hide(self._redactor.text(self._line(record)))
+
+    def _line(self, record: logging.LogRecord) -> str:
+        if not self._as_json or not isinstance(record.msg, dict) or "exc_info" in record.msg:
+            return self._inner.format(record)
+        # Our own entries, one a request: the same line without structlog's steps, which take far longer.
+        at = datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z")
+        event = {**record.msg, "level": record.levelname.lower(), "logger": record.name, "timestamp": at}
+        return _json(None, "", _by_name(None, "", event))
 
 
 def _add_logger_name(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
