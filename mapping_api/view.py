@@ -8,6 +8,7 @@ command line) is fetched as the rows that changed since, so 50,000 mappings cost
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -31,6 +32,9 @@ class View:
         self._running: asyncio.Future[None] | None = None
         self._waiting: asyncio.Future[None] | None = None
         self.revision = -1
+        self.refreshes = 0
+        self.refreshed_at_s = float("-inf")
+        """When the view was last made sure of, by `time.monotonic()`; both are for the metrics."""
         self.providers: dict[str, Provider] = {}
         self.models: dict[str, ModelFacts] = {}
         self.mappings: dict[str, Mapping] = {}
@@ -60,6 +64,8 @@ class View:
             revision = (await connection.execute(sa.select(revisions.c.value))).scalar_one()
             if revision != self.revision:
                 await self._fetch(connection, revision)
+        self.refreshes += 1
+        self.refreshed_at_s = time.monotonic()
 
     async def _fetch(self, connection: AsyncConnection, revision: int) -> None:
         since = self.revision

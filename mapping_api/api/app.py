@@ -8,7 +8,10 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 import roadworthy
-from roadworthy.mapping_api.api import failures, hub, partner
+from roadworthy.mapping_api.api import docs, failures, hub, operation, partner
+from roadworthy.mapping_api.api.body_limit import BodyLimit
+from roadworthy.mapping_api.api.headers import AnswerHeaders, Heads
+from roadworthy.mapping_api.api.logs import Observed
 from roadworthy.mapping_api.api.request_ids import RequestIds
 from roadworthy.mapping_api.service import Service
 
@@ -29,11 +32,24 @@ def create_app(service: Service) -> FastAPI:
         version=roadworthy.__version__,
         summary="Which inference provider serves which hub model, under what name, and how well.",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
     )
     app.state.service = service
+    app.state.operation = operation.Operation(service)
     failures.install(app)
     app.include_router(partner.router)
     app.include_router(hub.router)
+    app.include_router(operation.router)
+    docs.install(app)
+    # The last one added is the outermost.
+    app.add_middleware(Heads)
+    app.add_middleware(
+        BodyLimit,
+        limit_bytes=service.settings.max_body_bytes,
+        bulk_limit_bytes=service.settings.max_bulk_body_bytes,
+    )
+    app.add_middleware(Observed, metrics=app.state.operation.metrics)
+    app.add_middleware(AnswerHeaders)
     app.add_middleware(RequestIds)
     return app

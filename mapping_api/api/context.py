@@ -33,7 +33,9 @@ FreshView = Annotated[View, Depends(_view)]
 
 
 async def _caller(request: Request, service: ServiceOf) -> Caller:
-    return await authenticate(service.database, request.headers.get("authorization"))
+    caller = await authenticate(service.database, request.headers.get("authorization"))
+    request.state.caller = caller  # for the log
+    return caller
 
 
 CallerOf = Annotated[Caller, Depends(_caller)]

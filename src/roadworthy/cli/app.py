@@ -343,13 +343,31 @@ def serve(
     models: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="Facts about models: builtin, hub, or a file of JSON lines.")
     ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(metavar="FORM", help="json, text, or auto: text on a terminal [default: auto].")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error [default: info].")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Settings file [default: roadworthy.toml, if it has [server]].")
+    ] = None,
+    show_settings: Annotated[
+        bool, typer.Option("--show-settings", help="Print every setting and where it came from, and exit.")
+    ] = False,
 ) -> None:
     """Serve the mapping service. Makes and migrates its database by itself."""
-    from roadworthy.cli import serve as command
-    from roadworthy.mapping_api.settings import read_settings
+    from roadworthy.cli.serve import run
 
-    flags = {"port": port, "host": host, "database_url": database, "model_catalogue": models}
-    command.serve(read_settings(flags))
+    flags = {
+        "port": port,
+        "host": host,
+        "database_url": database,
+        "model_catalogue": models,
+        "log_format": log_format,
+        "log_level": log_level,
+    }
+    run(flags, config, show_settings=show_settings)
 
 
 @app.command()
