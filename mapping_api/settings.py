@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from roadworthy.database import DEFAULT_URL
@@ -24,6 +24,10 @@ class ServiceSettings(BaseSettings):
     """"builtin", "hub", or the path of a file of JSON lines."""
     allow_private_targets: bool = False
     """Whether partners may register URLs on loopback and private networks."""
+    secret_key: SecretStr | None = None
+    """What secrets are encrypted with; `roadworthy secret-key new` makes one. Several, with commas: see `sealing`."""
+    webhook_timeout_s: Annotated[float, Field(gt=0, le=60)] = 15.0
+    """How long a receiver of webhooks may take to answer."""
 
     def catalogue_file(self) -> Path | None:
         """The path of the catalogue's file; None for the built-in one."""

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 import roadworthy
-from roadworthy.mapping_api.api import failures, hub, partner
+from roadworthy.mapping_api.api import failures, hub, partner, webhooks
 from roadworthy.mapping_api.api.request_ids import RequestIds
+from roadworthy.mapping_api.api.waking import WakeAfterWrites
 from roadworthy.mapping_api.service import Service
 
 
@@ -35,5 +36,7 @@ def create_app(service: Service) -> FastAPI:
     failures.install(app)
     app.include_router(partner.router)
     app.include_router(hub.router)
+    app.include_router(webhooks.router)
+    app.add_middleware(WakeAfterWrites, wake=service.deliverer.wake)
     app.add_middleware(RequestIds)
     return app
