@@ -135,6 +135,20 @@ async def disable(change: Change, webhook_id: str, reason: str) -> None:
         await change.record("webhook.disabled", webhook_id, provider=row.provider, after={"reason": reason})
 
 
+async def reseal(change: Change, sealer: Sealer) -> int:
+    """Seal every secret with the sealer's first key; how many were under another. Raises `SealingError`."""
+    rows = await change.connection.execute(
+        sa.select(webhooks.c.id, webhooks.c.secret_sealed).where(webhooks.c.removed_at_us.is_(None))
+    )
+    stale = [row for row in rows if sealer.stale(row.secret_sealed)]
+    for row in stale:
+        context = secret_context(row.id)
+        again = sealer.seal(sealer.open(row.secret_sealed, context), context)
+        await change.connection.execute(webhooks.update().where(webhooks.c.id == row.id).values(secret_sealed=again))
+    await change.record("secrets.resealed", f"{len(stale)} webhooks")
+    return len(stale)
+
+
 async def deliveries_of(connection: AsyncConnection, webhook_id: str, limit: int = 50) -> list[Delivery]:
     """How the latest events fare with this webhook, newest first."""
     query = (

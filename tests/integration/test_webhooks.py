@@ -90,12 +90,24 @@ class Receiver:
 @contextlib.asynccontextmanager
 async def receiving(**how):
     receiver = Receiver(**how)
-    server = await asyncio.start_server(receiver.handle, "127.0.0.1", 0)
+    tasks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    async def handle(reader, writer):
+        tasks[asyncio.current_task()] = writer
+        with contextlib.suppress(asyncio.CancelledError):
+            await receiver.handle(reader, writer)
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
     receiver.port = server.sockets[0].getsockname()[1]
     try:
         yield receiver
     finally:
         server.close()
+        for task, writer in tasks.items():
+            task.cancel()
+            writer.transport.abort()
+        await asyncio.gather(*tasks)
+        await asyncio.sleep(0.01)
 
 
 async def register(running, ann, url, **more):
@@ -110,14 +122,18 @@ async def shown(running, ann, hook):
     return answer.json()["deliveries"]
 
 
-async def settled(running, ann, hook, wanted, within_s=10.0):
-    """The deliveries, once `wanted` of them were tried."""
-    async with asyncio.timeout(within_s):
-        while True:
-            found = await shown(running, ann, hook)
-            if sum(1 for each in found if each["attempts"] or each["error"]) >= wanted:
-                return found
+def tried(delivery):
+    return delivery["attempts"] or delivery["error"]
+
+
+async def settled(running, ann, hook, wanted, when=tried):
+    """The deliveries, once so many of them are as wanted."""
+    async with asyncio.timeout(15):
+        found = []
+        while sum(1 for each in found if when(each)) < wanted:
             await asyncio.sleep(0.02)
+            found = await shown(running, ann, hook)
+    return found
 
 
 async def test_a_change_is_sent_signed_so_that_the_public_library_accepts_it(database_url):
@@ -262,9 +278,8 @@ async def test_events_are_read_page_by_page_and_can_be_gone_on_from_after_they_w
         (eve,) = await running.enrol("fireworks-ai", "write")
         models = ["deepseek-ai/DeepSeek-R1", "black-forest-labs/FLUX.1-dev"]
         bodies = [single(models[0]), single(models[1], "text-to-image")]
-        ids = []
-        for body in bodies:
-            ids.append((await running.http.post(f"{BASE}/models", json=body, headers=ann.headers)).json()["_id"])
+        made = [await running.http.post(f"{BASE}/models", json=body, headers=ann.headers) for body in bodies]
+        ids = [answer.json()["_id"] for answer in made]
         await running.http.post("/api/partners/fireworks-ai/models", json=bodies[0], headers=eve.headers)
         await running.http.put(f"{BASE}/models/{ids[0]}/status", json={"status": "live"}, headers=ann.headers)
         seen, after = [], None
@@ -315,10 +330,7 @@ async def test_a_failure_is_retried_under_the_same_id_and_given_up_in_the_end(da
         (ann,) = await running.enrol("together", "admin")
         hook = await register(running, ann, receiver.url)
         await running.http.post(f"{BASE}/models", json=single(), headers=ann.headers)
-        async with asyncio.timeout(15):
-            while (await shown(running, ann, hook))[0]["state"] == "pending":
-                await asyncio.sleep(0.05)
-        (found,) = await shown(running, ann, hook)
+        (found,) = await settled(running, ann, hook, 1, lambda each: each["state"] != "pending")
         assert (found["state"], found["status"], found["attempts"]) == ("failed", 500, 3)
         assert found["error"].startswith("given up after 3 attempts: it answered 500: no [31mluck xxx")
         assert len(found["error"]) < 260
@@ -336,10 +348,7 @@ async def test_a_receiver_that_recovers_gets_what_waited(database_url, quick):
         (found,) = await settled(running, ann, hook, 1)
         assert "redirects are not followed" in found["error"]
         receiver.status = 200
-        async with asyncio.timeout(15):
-            while (await shown(running, ann, hook))[0]["state"] != "delivered":
-                await asyncio.sleep(0.05)
-        (found,) = await shown(running, ann, hook)
+        (found,) = await settled(running, ann, hook, 1, lambda each: each["state"] == "delivered")
         assert found["error"] is None
 
 
@@ -388,8 +397,8 @@ async def test_retry_after_is_heeded_for_all_that_waits(database_url):
         await running.service.deliverer.tick()
         await running.service.deliverer.idle()
         assert len(receiver.got) == 1
-        tried = next(each for each in found if each["attempts"])
-        wait = datetime.fromisoformat(tried["nextAttemptAt"]) - datetime.fromisoformat(tried["lastAttemptAt"])
+        one = next(each for each in found if each["attempts"])
+        wait = datetime.fromisoformat(one["nextAttemptAt"]) - datetime.fromisoformat(one["lastAttemptAt"])
         assert timedelta(seconds=7199) < wait < timedelta(seconds=7201)
 
 
