@@ -30,6 +30,7 @@ class Ticks:
             timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         )
         self._running: set[asyncio.Task[None]] = set()
+        self._stopping = False
 
     def every(
         self, name: str, interval_s: float, work: Callable[[], Awaitable[None]], *, first_after_s: float = 0.0
@@ -42,6 +43,9 @@ class Ticks:
             self._running.add(task)
             try:
                 await work()
+            except asyncio.CancelledError:
+                if not self._stopping:
+                    raise
             except RoadworthyError as error:
                 _log.warning("%s: %s", name, error)
             except Exception:  # noqa: BLE001 - the next tick comes whatever this one met
@@ -67,6 +71,10 @@ class Ticks:
         if not self._scheduler.running:
             return
         self._scheduler.remove_all_jobs()
+        self._stopping = True
         if self._running:
-            await asyncio.wait(self._running, timeout=STOP_WITHIN_S)
+            _, late = await asyncio.wait(self._running, timeout=STOP_WITHIN_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         self._scheduler.shutdown(wait=False)
