@@ -50,6 +50,7 @@ class Receiver:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     delay_s: float = 0.0
+    drips: bool = False
     got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     spans: list[tuple[str, float, float]] = field(default_factory=list)
     came: asyncio.Event = field(default_factory=asyncio.Event)
@@ -79,10 +80,14 @@ class Receiver:
                 self.came.set()
                 await asyncio.sleep(self.delay_s)
                 lines = [f"HTTP/1.1 {self.status} X", *[f"{k}: {v}" for k, v in self.headers.items()]]
-                if self.status != 204:
+                if self.status != 204 and not self.drips:
                     lines.append(f"Content-Length: {len(self.body)}")
                 writer.write("\r\n".join([*lines, "", ""]).encode() + (self.body if self.status != 204 else b""))
                 await writer.drain()
+                while self.drips:
+                    writer.write(b"1\r\nx\r\n")
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
                 self.spans.append((headers["webhook-id"], begun, time.monotonic()))
         writer.close()
 
@@ -230,6 +235,8 @@ async def test_without_a_key_registering_answers_503_with_what_to_do(database_ur
         {"url": "https://no-such-name.invalid/"},
         {"url": "https://example.com:22/"},
         {"url": "https://\ud800.example/"},
+        {"url": "https://1.1.1.1/\ud800"},
+        {"url": "https://1.1.1.1/\u0000"},
     ],
 )
 async def test_a_webhook_that_breaks_a_rule_is_refused(migrated_sqlite, tmp_path, body):
@@ -536,6 +543,32 @@ async def test_a_target_that_became_forbidden_is_not_connected_to(database_url):
         assert found["status"] is None
         assert "only https URLs are allowed" in found["error"]
         assert receiver.got == []
+
+
+async def test_an_answer_that_drips_is_ended_by_the_time_limit_and_its_status_counts(database_url):
+    how = {"status": 200, "headers": {"Transfer-Encoding": "chunked"}, "drips": True}
+    limit = settings(webhook_timeout_s=0.5)
+    async with serving(database_url, settings=limit) as running, receiving(**how) as receiver:
+        (ann,) = await running.enrol("together", "admin")
+        hook = await register(running, ann, receiver.url)
+        begun = time.monotonic()
+        await running.http.post(f"{BASE}/models", json=single(), headers=ann.headers)
+        (found,) = await settled(running, ann, hook, 1)
+        assert time.monotonic() - begun < 3
+        assert (found["state"], found["status"]) == ("delivered", 200)
+
+
+async def test_a_receiver_that_never_answers_is_tried_again(database_url):
+    limit = settings(webhook_timeout_s=0.5)
+    async with serving(database_url, settings=limit) as running, receiving(delay_s=60) as receiver:
+        (ann,) = await running.enrol("together", "admin")
+        hook = await register(running, ann, receiver.url)
+        await running.http.post(f"{BASE}/models", json=single(), headers=ann.headers)
+        (found,) = await settled(running, ann, hook, 1)
+        assert (found["state"], found["status"], found["attempts"]) == ("pending", None, 1)
+        assert "no answer from 127.0.0.1" in found["error"]
+        wait = datetime.fromisoformat(found["nextAttemptAt"]) - datetime.fromisoformat(found["lastAttemptAt"])
+        assert timedelta(seconds=4.9) < wait < timedelta(seconds=6.1)
 
 
 async def test_there_is_a_limit_of_webhooks(database_url, monkeypatch):
