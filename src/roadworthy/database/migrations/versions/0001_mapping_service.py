@@ -185,9 +185,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["webhook_id"], ["webhooks.id"], name=op.f("fk_deliveries_webhook_id")),
         sa.PrimaryKeyConstraint("event_id", "webhook_id", name=op.f("pk_deliveries")),
     )
-    op.create_index(
-        op.f("ix_deliveries_webhook_id_due_at_us"), "deliveries", ["webhook_id", "due_at_us"], unique=False
-    )
+    op.create_index(op.f("ix_deliveries_webhook_id_due_at_us"), "deliveries", ["webhook_id", "due_at_us"], unique=False)
     op.create_table(
         "validations",
         sa.Column("mapping_id", sa.String(length=24), nullable=False),
