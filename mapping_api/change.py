@@ -69,9 +69,13 @@ class Change:
             )
         )
 
+    def new_event_id(self) -> str:
+        """An id for an event of this change. Ids sort by revision, so that a reader can go on after any of them."""
+        return f"evt_{self.revision:012x}{secrets.token_hex(8)}"
+
     async def announce(self, type: str, provider: str, mapping_id: str, data: dict[str, Any]) -> None:
         """Record an event, and a delivery to each webhook of the provider that wants its type."""
-        event_id = f"evt_{secrets.token_hex(12)}"
+        event_id = self.new_event_id()
         await self.connection.execute(
             events.insert().values(
                 id=event_id,
@@ -85,7 +89,9 @@ class Change:
         )
         wanting = await self.connection.execute(
             sa.select(webhooks.c.id, webhooks.c.event_types).where(
-                webhooks.c.provider == provider, webhooks.c.removed_at_us.is_(None)
+                webhooks.c.provider == provider,
+                webhooks.c.removed_at_us.is_(None),
+                webhooks.c.disabled_at_us.is_(None),
             )
         )
         rows = [

@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 import roadworthy
-from roadworthy.mapping_api.api import docs, failures, hub, operation, partner
+from roadworthy.mapping_api.api import docs, failures, hub, operation, partner, webhooks
 from roadworthy.mapping_api.api.body_limit import BodyLimit
 from roadworthy.mapping_api.api.headers import AnswerHeaders, Heads
 from roadworthy.mapping_api.api.logs import Observed
 from roadworthy.mapping_api.api.request_ids import RequestIds
+from roadworthy.mapping_api.api.waking import WakeAfterWrites
 from roadworthy.mapping_api.service import Service
 
 
@@ -40,9 +41,11 @@ def create_app(service: Service) -> FastAPI:
     failures.install(app)
     app.include_router(partner.router)
     app.include_router(hub.router)
+    app.include_router(webhooks.router)
     app.include_router(operation.router)
     docs.install(app)
     # The last one added is the outermost.
+    app.add_middleware(WakeAfterWrites, wake=service.deliverer.wake)
     app.add_middleware(Heads)
     app.add_middleware(
         BodyLimit,

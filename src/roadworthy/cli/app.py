@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from roadworthy.cli import secret_key_commands
+
 app = typer.Typer(
     name="roadworthy",
     no_args_is_help=True,
@@ -378,6 +380,9 @@ def demo(
     from roadworthy.cli.demo import run
 
     run(out)
+
+
+app.add_typer(secret_key_commands.app, name="secret-key")
 
 
 def main() -> None:

@@ -36,11 +36,12 @@ def upgrade() -> None:
         sa.Column("at_us", sa.BigInteger(), nullable=False),
         sa.Column("type", sa.String(length=64), nullable=False),
         sa.Column("provider", sa.String(length=64), nullable=False),
-        sa.Column("mapping_id", sa.String(length=24), nullable=False),
+        sa.Column("mapping_id", sa.String(length=24), nullable=True),
         sa.Column("data", sa.JSON(none_as_null=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
     )
     op.create_index(op.f("ix_events_mapping_id"), "events", ["mapping_id"], unique=False)
+    op.create_index(op.f("ix_events_provider_revision"), "events", ["provider", "revision"], unique=False)
     op.create_index(op.f("ix_events_revision"), "events", ["revision"], unique=False)
     op.create_table(
         "idempotency",
@@ -161,6 +162,8 @@ def upgrade() -> None:
         sa.Column("event_types", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("secret_sealed", sa.Text(), nullable=False),
         sa.Column("created_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("disabled_at_us", sa.BigInteger(), nullable=True),
+        sa.Column("disabled_reason", sa.String(length=200), nullable=True),
         sa.Column("removed_at_us", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["provider"], ["providers.slug"], name=op.f("fk_webhooks_provider")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
@@ -174,6 +177,7 @@ def upgrade() -> None:
         sa.Column("lease_until_us", sa.BigInteger(), nullable=True),
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("last_attempt_at_us", sa.BigInteger(), nullable=True),
         sa.Column("delivered_at_us", sa.BigInteger(), nullable=True),
         sa.Column("last_status", sa.Integer(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
@@ -181,7 +185,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["webhook_id"], ["webhooks.id"], name=op.f("fk_deliveries_webhook_id")),
         sa.PrimaryKeyConstraint("event_id", "webhook_id", name=op.f("pk_deliveries")),
     )
-    op.create_index(op.f("ix_deliveries_due_at_us"), "deliveries", ["due_at_us"], unique=False)
+    op.create_index(op.f("ix_deliveries_webhook_id_due_at_us"), "deliveries", ["webhook_id", "due_at_us"], unique=False)
     op.create_table(
         "validations",
         sa.Column("mapping_id", sa.String(length=24), nullable=False),
@@ -210,7 +214,7 @@ def downgrade() -> None:
     """Remove them all."""
     op.drop_index(op.f("ix_validations_revision"), table_name="validations")
     op.drop_table("validations")
-    op.drop_index(op.f("ix_deliveries_due_at_us"), table_name="deliveries")
+    op.drop_index(op.f("ix_deliveries_webhook_id_due_at_us"), table_name="deliveries")
     op.drop_table("deliveries")
     op.drop_index(op.f("ix_webhooks_provider"), table_name="webhooks")
     op.drop_table("webhooks")
@@ -231,6 +235,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_idempotency_created_at_us"), table_name="idempotency")
     op.drop_table("idempotency")
     op.drop_index(op.f("ix_events_revision"), table_name="events")
+    op.drop_index(op.f("ix_events_provider_revision"), table_name="events")
     op.drop_index(op.f("ix_events_mapping_id"), table_name="events")
     op.drop_table("events")
     op.drop_index(op.f("ix_audit_provider_id"), table_name="audit")
