@@ -20,6 +20,8 @@ class ServiceSettings(BaseSettings):
     database_url: str = DEFAULT_URL
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    public_url: Annotated[str, Field(pattern=r"^(https?://[^\s<>?#]+)?$")] = ""
+    """Where the public reaches the service, for links to next pages; by default, where each request came to."""
     model_catalogue: str = "builtin"
     """"builtin", "hub", or the path of a file of JSON lines."""
     allow_private_targets: bool = False

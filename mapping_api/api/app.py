@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 import roadworthy
-from roadworthy.mapping_api.api import failures, hub, partner
+from roadworthy.mapping_api.api import catalogue_v1, failures, hub, partner, tasks
 from roadworthy.mapping_api.api.request_ids import RequestIds
 from roadworthy.mapping_api.service import Service
 
@@ -35,5 +35,7 @@ def create_app(service: Service) -> FastAPI:
     failures.install(app)
     app.include_router(partner.router)
     app.include_router(hub.router)
+    app.include_router(tasks.router)
+    app.include_router(catalogue_v1.router)
     app.add_middleware(RequestIds)
     return app
