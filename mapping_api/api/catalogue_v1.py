@@ -6,11 +6,14 @@ task is asked for. Staging mappings are not in it, for anybody: it is what one m
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any, Literal, NotRequired
+from weakref import WeakKeyDictionary
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -20,7 +23,7 @@ from typing_extensions import TypedDict
 from roadworthy.mapping_api.access import PUBLIC
 from roadworthy.mapping_api.api.context import CallerOf, FreshView
 from roadworthy.mapping_api.api.failures import documented
-from roadworthy.mapping_api.api.kept import kept
+from roadworthy.mapping_api.api.kept import kept, kept_already
 from roadworthy.mapping_api.errors import BadRequest, ModelNotFound, NotFound
 from roadworthy.mapping_api.names import CONVERSATIONAL, TASK
 from roadworthy.mapping_api.offers import POLICIES, Offer, offers, ordered
@@ -30,6 +33,8 @@ from roadworthy.mapping_api.view import View
 router = APIRouter(prefix="/v1/models", tags=["catalogue"])
 
 _EVERY_TASK = "all"
+_AT_ONCE = 100
+"""Models written before others are let in: a few milliseconds' work."""
 _MODALITIES = {"text": "text", "image": "image", "video": "video", "audio": "audio", "speech": "audio", "3d": "3d"}
 _ANY = ["text", "image", "audio", "video"]
 _OTHER_TASKS: dict[str, tuple[list[str], list[str]]] = {
@@ -125,7 +130,13 @@ async def catalogue(request: Request, view: FreshView) -> Response:
     task = request.query_params.get("task", CONVERSATIONAL)
     if re.fullmatch(TASK, task) is None:
         raise BadRequest(f"task: expected a task, for example 'conversational', or 'all'; got {task[:80]!r}")
-    return _json(kept(view, ("v1", task), lambda: _list(view, task), len))
+    key, revision = ("v1", task), view.revision
+    body = kept_already(view, key)
+    if body is None:
+        body = await _list(view, task)
+        if view.revision == revision:
+            kept(view, key, lambda: body, len)
+    return _json(body)
 
 
 @router.get(
@@ -182,17 +193,35 @@ def _offers(view: View, facts: ModelFacts, task: str = _EVERY_TASK) -> list[Offe
     return offers(view, facts, PUBLIC, CONVERSATIONAL) or offers(view, facts, PUBLIC)
 
 
-def _list(view: View, task: str) -> bytes:
+_Written = dict[str, tuple[list[Offer], bytes]]
+_WRITTEN: WeakKeyDictionary[View, dict[str, _Written]] = WeakKeyDictionary()
+"""By task, each model as it was last written, with the offers that it tells of."""
+
+
+async def _list(view: View, task: str) -> bytes:
+    """The list. A model whose offers are what they were is not written anew: of 10,000 most are.
+
+    Others are let in between some models and the next, so each is as it stands when its turn comes.
+    """
     ids = set(view.of_model)
     for mapping in view.filters.values():
         ids |= view.tagged(mapping.tags or ())
-    data = []
-    for model_id in sorted(ids):
+    of_view = _WRITTEN.setdefault(view, {})
+    held, now = of_view.get(task, {}), _Written()
+    for place, model_id in enumerate(sorted(ids)):
+        if place % _AT_ONCE == 0:
+            await asyncio.sleep(0)
         facts = view.models.get(model_id)
         found = _offers(view, facts, task) if facts is not None else []
         if facts is not None and found:
-            data.append(_entry(facts, ordered(found)))
-    return orjson.dumps({"object": "list", "data": data})
+            before = held.get(model_id)
+            if before is not None and before[0] == found:
+                now[model_id] = before
+            else:
+                now[model_id] = (found, orjson.dumps(_entry(facts, ordered(found))))
+    if now or held:
+        of_view[task] = now
+    return b'{"object":"list","data":[%b]}' % b",".join(written for _, written in now.values())
 
 
 def _entry(facts: ModelFacts, shown: Sequence[Offer], created_of: Iterable[Offer] | None = None) -> dict[str, Any]:
@@ -237,6 +266,7 @@ def _figure(measured: float | None) -> float | None:
     return round(measured, 3) if measured is not None and math.isfinite(measured) else None
 
 
+@lru_cache(maxsize=4096)
 def usd(nano_usd: int) -> str:
     """Nano-USD in USD as a JSON number, to the last digit: 100,000,000 is 0.1."""
     text = f"{Decimal(nano_usd).scaleb(-9):f}"

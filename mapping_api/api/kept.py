@@ -24,6 +24,12 @@ class _Kept:
 _OF: WeakKeyDictionary[View, _Kept] = WeakKeyDictionary()
 
 
+def kept_already(view: View, key: Hashable) -> Any:
+    """What is kept at this revision of the view; None where nothing is."""
+    held = _OF.get(view)
+    return held.answers.get(key) if held is not None and held.revision == view.revision else None
+
+
 def kept(view: View, key: Hashable, make: Callable[[], T], size_bytes: Callable[[T], int]) -> T:
     """What `make` gave at this revision of the view, or gives now. It must depend on view and key alone.
 
