@@ -153,12 +153,12 @@ async def model(model_id: str, request: Request, view: FreshView, caller: Caller
     """
     wanted, colon, suffix = model_id.partition(":")  # no model has a colon in its id
     preferred = request.query_params.get("preferred")
-    if preferred is not None and suffix != "preferred":
-        raise BadRequest(f"preferred: this goes with the suffix ':preferred', as in {wanted[:200]}:preferred")
     facts = view.models.get(wanted)
     found = _offers(view, facts) if facts is not None else []
     if facts is None or not found:
         raise ModelNotFound(f"Repository not found: no provider serves {wanted[:200]!r}; GET /v1/models lists what is")
+    if preferred is not None and suffix != "preferred":
+        raise BadRequest(f"preferred: this goes with the suffix ':preferred', as in {wanted[:200]}:preferred")
     if not colon:
         return _json(kept(view, ("v1 model", wanted), lambda: orjson.dumps(_entry(facts, ordered(found))), len))
     order = caller.preferred_providers if preferred is None else tuple(preferred.split(","))
