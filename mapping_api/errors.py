@@ -51,8 +51,10 @@ class Unauthorized(Refusal):
     status_code = 401
 
     def __init__(self, message: str) -> None:
-        """Names the scheme, as RFC 9110 section 11.6.1 asks."""
-        super().__init__(message, headers={"WWW-Authenticate": 'Bearer realm="roadworthy"'})
+        """Names the scheme, as RFC 9110 section 11.6.1 asks, and says why where the official Python client looks."""
+        super().__init__(
+            message, headers={"WWW-Authenticate": 'Bearer realm="roadworthy"', "X-Error-Message": _in_header(message)}
+        )
 
 
 class Forbidden(Refusal):
@@ -72,7 +74,7 @@ class ModelNotFound(NotFound):
 
     def __init__(self, message: str) -> None:
         """`message` goes into the header too, where the client looks for it."""
-        super().__init__(message, headers={"X-Error-Code": "RepoNotFound", "X-Error-Message": message})
+        super().__init__(message, headers={"X-Error-Code": "RepoNotFound", "X-Error-Message": _in_header(message)})
 
 
 class Conflict(Refusal):
@@ -117,3 +119,8 @@ class Unavailable(Refusal):
     def __init__(self, message: str, retry_after_s: int = 5) -> None:
         """`retry_after_s` becomes the header Retry-After, in seconds."""
         super().__init__(message, headers={"Retry-After": str(retry_after_s)})
+
+
+def _in_header(message: str) -> str:
+    """The message as a header may carry it: printable ASCII, whatever the caller put into a name."""
+    return message.encode("unicode_escape").decode("ascii")[:1024]

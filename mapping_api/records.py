@@ -113,3 +113,5 @@ class Provider:
     slug: str
     organisation_id: str
     in_clients: bool
+    organisation: str = ""
+    """The name of the organisation behind it."""

@@ -40,6 +40,8 @@ class ServiceSettings(BaseSettings):
     """The address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """0 picks a free one; the first line printed tells which."""
+    public_url: Annotated[str, Field(pattern=r"^(https?://[^\s<>?#]+)?$")] = ""
+    """Where the public reaches the service, for links to next pages; by default, where each request came to."""
     model_catalogue: str = "builtin"
     """"builtin", "hub", or the path of a file of JSON lines."""
     catalogue_refresh_s: Annotated[float, Field(ge=60)] = 21_600

@@ -20,7 +20,7 @@ from roadworthy.mapping_api.records import Mapping, ModelFacts, Provider, Valida
 from roadworthy.mapping_api.store import mappings as mapping_rows
 from roadworthy.mapping_api.store import models as model_rows
 from roadworthy.mapping_api.store import validations as validation_rows
-from roadworthy.mapping_api.tables import mappings, models, providers, removals, revisions, validations
+from roadworthy.mapping_api.tables import mappings, models, organisations, providers, removals, revisions, validations
 
 
 class View:
@@ -71,13 +71,14 @@ class View:
         since = self.revision
         gone = (await connection.execute(sa.select(removals.c.mapping_id).where(removals.c.revision > since))).scalars()
         removed = gone.all() if since >= 0 else []
-        new_providers = (await connection.execute(sa.select(providers).where(providers.c.revision > since))).all()
+        owned = sa.select(providers, organisations.c.name.label("organisation")).join(organisations)
+        new_providers = (await connection.execute(owned.where(providers.c.revision > since))).all()
         new_models = (await connection.execute(sa.select(models).where(models.c.revision > since))).all()
         new_mappings = (await connection.execute(sa.select(mappings).where(mappings.c.revision > since))).all()
         verdicts = (await connection.execute(sa.select(validations).where(validations.c.revision > since))).all()
         # From here to the end nothing is awaited: readers see the old state or the new one.
         for row in new_providers:
-            self.providers[row.slug] = Provider(row.slug, row.organisation_id, row.in_clients)
+            self.providers[row.slug] = Provider(row.slug, row.organisation_id, row.in_clients, row.organisation)
         for row in new_models:
             self._put_model(model_rows.from_row(row))
         for mapping_id in removed:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 import roadworthy
-from roadworthy.mapping_api.api import docs, failures, hub, operation, partner, webhooks
+from roadworthy.mapping_api.api import catalogue_v1, docs, failures, hub, operation, partner, tasks, webhooks
 from roadworthy.mapping_api.api.body_limit import BodyLimit
 from roadworthy.mapping_api.api.headers import AnswerHeaders, Heads
 from roadworthy.mapping_api.api.logs import Observed
@@ -41,6 +41,8 @@ def create_app(service: Service) -> FastAPI:
     failures.install(app)
     app.include_router(partner.router)
     app.include_router(hub.router)
+    app.include_router(tasks.router)
+    app.include_router(catalogue_v1.router)
     app.include_router(webhooks.router)
     app.include_router(operation.router)
     docs.install(app)

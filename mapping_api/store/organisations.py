@@ -16,7 +16,10 @@ KNOWN_TO_CLIENTS = frozenset(
     "baseten cerebras cohere deepinfra fal-ai featherless-ai fireworks-ai groq hf-inference novita nscale openai "
     "ovhcloud publicai replicate scaleway together wavespeed zai-org".split()
 )
-"""Provider names that the official clients register."""
+"""Provider names that the official clients register, both the Python and the JavaScript one."""
+
+RESERVED = frozenset({"all", "auto", "fastest", "cheapest", "preferred"})
+"""Words that stand where a provider's slug may stand, and mean something else there."""
 
 
 async def create_organisation(change: Change, name: str) -> str:
@@ -48,6 +51,8 @@ async def find_organisation(change: Change, name: str) -> str:
 async def create_provider(change: Change, slug: str, organisation_id: str) -> None:
     """A provider of the organisation. Raises `BadRequest` for a malformed slug, `Conflict` for one that is taken."""
     _check_slug("a provider's slug", slug)
+    if slug in RESERVED:
+        raise BadRequest(f"a provider cannot be called {slug!r}, which means something else to clients; choose another")
     query = sa.select(providers.c.organisation_id).where(providers.c.slug == slug)
     taken = (await change.connection.execute(query)).scalar_one_or_none()
     if taken is not None:
