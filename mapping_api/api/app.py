@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 import roadworthy
-from roadworthy.mapping_api.api import failures, hub, partner
+from roadworthy.mapping_api.api import bulk, failures, hub, partner
 from roadworthy.mapping_api.api.request_ids import RequestIds
 from roadworthy.mapping_api.service import Service
 
@@ -34,6 +34,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     failures.install(app)
     app.include_router(partner.router)
+    app.include_router(bulk.router)
     app.include_router(hub.router)
     app.add_middleware(RequestIds)
     return app

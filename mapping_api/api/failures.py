@@ -39,6 +39,7 @@ _MEANINGS = {
     409: "It exists already.",
     412: "It was changed since it was read.",
     413: "The body is too large.",
+    415: "The body is not JSON in UTF-8, by its Content-Type or Content-Encoding.",
     422: "The Idempotency-Key came before with another request.",
     429: "More requests than the limit allows; Retry-After says when to go on.",
     503: "Something the service depends on does not answer; Retry-After says when to try again. Nothing was done.",
