@@ -204,6 +204,7 @@ idempotency = sa.Table(
     "idempotency",
     metadata,
     sa.Column("provider", sa.String(64), primary_key=True),
+    sa.Column("organisation_id", Id, primary_key=True),
     sa.Column("key", sa.String(255), primary_key=True),
     sa.Column("request_digest", sa.String(64), nullable=False),
     sa.Column("status_code", sa.Integer, nullable=False),

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 import roadworthy
-from roadworthy.mapping_api.api import catalogue_v1, docs, failures, hub, operation, partner, tasks, webhooks
+from roadworthy.mapping_api.api import bulk, catalogue_v1, docs, failures, hub, operation, partner, tasks, webhooks
 from roadworthy.mapping_api.api.body_limit import BodyLimit
 from roadworthy.mapping_api.api.headers import AnswerHeaders, Heads
 from roadworthy.mapping_api.api.logs import Observed
@@ -40,6 +40,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.operation = operation.Operation(service)
     failures.install(app)
     app.include_router(partner.router)
+    app.include_router(bulk.router)
     app.include_router(hub.router)
     app.include_router(tasks.router)
     app.include_router(catalogue_v1.router)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Header, Path, Request
+from fastapi import Depends, Path, Request
 from fastapi.security import HTTPBearer
 
 from roadworthy.mapping_api.access import Caller, authenticate
@@ -52,11 +52,17 @@ async def _provider(provider: Slug, view: FreshView) -> Provider:
 ProviderOf = Annotated[Provider, Depends(_provider)]
 
 
+def _writer(provider: ProviderOf, caller: CallerOf) -> Caller:
+    caller.require(provider, "write")
+    return caller
+
+
+WriterOf = Annotated[Caller, Depends(_writer)]
+"""The caller, who may write to the provider in the path. Name it before the body, so that a stranger's is not read."""
+
+
 def _actor(request: Request, caller: CallerOf) -> Actor:
     return caller.actor(request.state.request_id)
 
 
 ActorOf = Annotated[Actor, Depends(_actor)]
-IfMatch = Annotated[
-    str | None, Header(description="Do it only if the ETag is still this one; 412 otherwise.", max_length=256)
-]

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from roadworthy.cli import secret_key_commands
+from roadworthy.cli import mapping_commands, secret_key_commands
 
 app = typer.Typer(
     name="roadworthy",
@@ -24,6 +24,8 @@ app = typer.Typer(
     help="Become, and stay, a listed inference provider: conformance verdicts with proof.",
     epilog="Exit codes: 0 pass, 1 the provider fails, 2 wrong usage, 3 inconclusive, 4 fault of roadworthy.",
 )
+
+app.add_typer(mapping_commands.app)
 
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="Only checks at or below this id.")]
 Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="ID", help="No checks at or below this id.")]

@@ -46,12 +46,13 @@ def upgrade() -> None:
     op.create_table(
         "idempotency",
         sa.Column("provider", sa.String(length=64), nullable=False),
+        sa.Column("organisation_id", sa.String(length=24), nullable=False),
         sa.Column("key", sa.String(length=255), nullable=False),
         sa.Column("request_digest", sa.String(length=64), nullable=False),
         sa.Column("status_code", sa.Integer(), nullable=False),
         sa.Column("body", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("created_at_us", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("provider", "key", name=op.f("pk_idempotency")),
+        sa.PrimaryKeyConstraint("provider", "organisation_id", "key", name=op.f("pk_idempotency")),
     )
     op.create_index(op.f("ix_idempotency_created_at_us"), "idempotency", ["created_at_us"], unique=False)
     op.create_table(
