@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from roadworthy.database import Database
 from roadworthy.mapping_api.change import OPERATOR, change
+from roadworthy.mapping_api.last_uses import LastUses
 from roadworthy.mapping_api.model_catalogue import ModelCatalogue
 from roadworthy.mapping_api.settings import ServiceSettings
 from roadworthy.mapping_api.store import models
@@ -20,10 +21,12 @@ class Service:
     catalogue: ModelCatalogue
     settings: ServiceSettings = field(default_factory=ServiceSettings)
     view: View = field(init=False)
+    last_uses: LastUses = field(init=False)
 
     def __post_init__(self) -> None:
-        """The view is the service's own."""
+        """The view and the notes of last uses are the service's own."""
         self.view = View(self.database)
+        self.last_uses = LastUses(self.database)
 
     async def start(self) -> None:
         """Make the database's models agree with a catalogue that can be listed whole, then read everything once."""
@@ -37,5 +40,6 @@ class Service:
 
     async def stop(self) -> None:
         """Let go of everything."""
+        await self.last_uses.stop()
         await self.catalogue.close()
         await self.database.close()

@@ -33,7 +33,11 @@ FreshView = Annotated[View, Depends(_view)]
 
 
 async def _caller(request: Request, service: ServiceOf) -> Caller:
-    return await authenticate(service.database, request.headers.get("authorization"))
+    caller = await authenticate(service.database, request.headers.getlist("authorization"))
+    if caller.token_id is not None:
+        request.state.token_id = caller.token_id  # for the rate limits and the log
+        service.last_uses.note(caller.token_id)
+    return caller
 
 
 CallerOf = Annotated[Caller, Depends(_caller)]
