@@ -27,6 +27,7 @@ from roadworthy.mapping_api.tables import members, organisations, tokens
 Role = Literal["read", "write", "admin"]
 RANK: dict[Role, int] = {"read": 0, "write": 1, "admin": 2}
 
+
 def lower(one: Role, other: Role) -> Role:
     """The lesser of two roles: what a token of the one may do in the hands of a member of the other."""
     return one if RANK[one] <= RANK[other] else other
@@ -95,9 +96,11 @@ class Caller:
         """Raises `Unauthorized` for the public, `Forbidden` for strangers and for roles too low."""
         self._require(role, f"the organisation behind {provider.slug}", owns=self.owns(provider))
 
-    def require_in(self, organisation: str, role: Role) -> None:
-        """The same for an organisation by its name. To strangers, one that does not exist looks like any other."""
+    def require_in(self, organisation: str, role: Role) -> str:
+        """The same for an organisation by its name, and then its id. To strangers, one that is not looks like any."""
         self._require(role, f"the organisation {organisation}", owns=self.organisation == organisation)
+        assert self.organisation_id is not None
+        return self.organisation_id
 
     def _require(self, role: Role, whose: str, *, owns: bool) -> None:
         if self.token_id is None:

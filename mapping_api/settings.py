@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from roadworthy.database import DEFAULT_URL
 
+Limit = Annotated[int, Field(ge=0)]
+
 
 class ServiceSettings(BaseSettings):
     """What can be set. Each has the environment variable ROADWORTHY_ and its name in capitals."""
@@ -24,6 +26,16 @@ class ServiceSettings(BaseSettings):
     """"builtin", "hub", or the path of a file of JSON lines."""
     allow_private_targets: bool = False
     """Whether partners may register URLs on loopback and private networks."""
+
+    anonymous_reads_per_minute: Limit = 6_000
+    """Requests without a valid token, by address; 0 is no limit, here and below. Each process counts for itself."""
+    anonymous_writes_per_minute: Limit = 600
+    token_reads_per_minute: Limit = 12_000
+    token_writes_per_minute: Limit = 6_000
+    failed_authentications_per_minute: Limit = 60
+    """By address."""
+    trusted_proxies: str = ""
+    """Addresses of proxies whose X-Forwarded-For is believed, with commas between; "*" believes everyone."""
 
     def catalogue_file(self) -> Path | None:
         """The path of the catalogue's file; None for the built-in one."""

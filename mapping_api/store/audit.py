@@ -38,9 +38,7 @@ async def of_organisation(
     connection: AsyncConnection, organisation_id: str, *, before: int | None, limit: int, action: str | None
 ) -> list[Line]:
     """The newest lines about the organisation, its members, tokens and providers."""
-    slugs = await connection.execute(
-        sa.select(providers.c.slug).where(providers.c.organisation_id == organisation_id)
-    )
+    slugs = await connection.execute(sa.select(providers.c.slug).where(providers.c.organisation_id == organisation_id))
     # One short walk along an index for each provider; an OR over all of them would sort the whole log.
     scopes = [audit.c.organisation_id == organisation_id, *(audit.c.provider == slug for slug in slugs.scalars())]
     return await _read(connection, [_page(scope, before, limit, action) for scope in scopes], limit)

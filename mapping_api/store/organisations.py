@@ -96,12 +96,12 @@ async def create_organisation(change: Change, name: str) -> str:
     return organisation_id
 
 
-async def find_organisation(change: Change, name: str) -> str:
+async def find_organisation(connection: AsyncConnection, name: str) -> str:
     """The id of an organisation. Raises `NotFound`."""
     query = sa.select(organisations.c.id).where(
         organisations.c.name == _printable(name), organisations.c.revoked_at_us.is_(None)
     )
-    found = (await change.connection.execute(query)).scalar_one_or_none()
+    found = (await connection.execute(query)).scalar_one_or_none()
     if found is None:
         raise NotFound(f"there is no organisation {name!r}; `roadworthy org list` shows them")
     return str(found)
@@ -131,7 +131,7 @@ async def list_organisations(connection: AsyncConnection) -> list[Organisation]:
 
 async def revoke_organisation(change: Change, name: str) -> None:
     """End an organisation: none of its tokens works from now on. Raises `NotFound`."""
-    organisation_id = await find_organisation(change, name)
+    organisation_id = await find_organisation(change.connection, name)
     await change.connection.execute(
         organisations.update().where(organisations.c.id == organisation_id).values(revoked_at_us=change.now_us)
     )
@@ -140,7 +140,7 @@ async def revoke_organisation(change: Change, name: str) -> None:
 
 async def prefer(change: Change, name: str, slugs: Sequence[str]) -> None:
     """Set the order for the policy `preferred`. Raises `NotFound` or, for a slug that stands twice, `BadRequest`."""
-    organisation_id = await find_organisation(change, name)
+    organisation_id = await find_organisation(change.connection, name)
     for slug in slugs:
         await _provider(change, slug)
     if len(set(slugs)) != len(slugs):
@@ -199,6 +199,12 @@ async def set_in_clients(change: Change, slug: str, in_clients: bool) -> None:
         before={"slug": slug, "inClients": row.in_clients},
         after={"slug": slug, "inClients": in_clients},
     )
+
+
+async def provider_slugs(connection: AsyncConnection, organisation_id: str) -> list[str]:
+    """The slugs of the organisation's providers, in order."""
+    query = sa.select(providers.c.slug).where(providers.c.organisation_id == organisation_id)
+    return [str(slug) for slug in (await connection.execute(query.order_by(providers.c.slug))).scalars()]
 
 
 async def _provider(change: Change, slug: str) -> Any:
@@ -394,13 +400,9 @@ async def revoke_token(change: Change, token_id: str, organisation_id: str | Non
     row = (await change.connection.execute(query)).one_or_none()
     if row is None or organisation_id not in {None, row.organisation_id}:
         raise missing
-    await change.connection.execute(
-        tokens.update().where(tokens.c.id == token_id).values(revoked_at_us=change.now_us)
-    )
+    await change.connection.execute(tokens.update().where(tokens.c.id == token_id).values(revoked_at_us=change.now_us))
     token = _token(row)
-    await change.record(
-        "token.revoked", token_id, organisation_id=row.organisation_id, before=_token_as_logged(token)
-    )
+    await change.record("token.revoked", token_id, organisation_id=row.organisation_id, before=_token_as_logged(token))
     return token
 
 
