@@ -26,7 +26,6 @@ def read(url: str | None, work: Callable[[Database], Awaitable[Result]], *, make
 
     Raises `ConfigError` for one that cannot be used as it is, `DatabaseUnavailableError` where it does not answer.
     """
-
     database = Database(read_settings({"database_url": url}).database_url)
     if database.dialect == "sqlite" and not make and not Path(database.url.database or "").exists():
         raise _absent(database)  # before a mistyped name becomes an empty file
@@ -64,8 +63,8 @@ async def _ready(database: Database, *, make: bool) -> None:
     elif at != head():
         # A service of the other version may be running on it; only a start of the service migrates.
         raise ConfigError(
-            f"the database {shown_url(database.url)} is at revision {at}, and this roadworthy works with {head()}; use the version "
-            "that serves it, or start `roadworthy serve` of this one, which brings the database up"
+            f"the database {shown_url(database.url)} is at revision {at}, and this roadworthy works with {head()}; use "
+            "the version that serves it, or start `roadworthy serve` of this one, which brings the database up"
         )
 
 
