@@ -63,8 +63,8 @@ async def _ready(database: Database, *, make: bool) -> None:
     elif at != head():
         # A service of the other version may be running on it; only a start of the service migrates.
         raise ConfigError(
-            f"the database {shown_url(database.url)} is at revision {at}, and this roadworthy works with {head()}; use "
-            "the version that serves it, or start `roadworthy serve` of this one, which brings the database up"
+            f"the database {shown_url(database.url)} is at revision {at}, and this roadworthy works with {head()}; "
+            "use the version that serves it, or start `roadworthy serve` of this one, which brings the database up"
         )
 
 
