@@ -29,15 +29,19 @@ def serve(settings: ServiceSettings) -> None:
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     typer.echo(f"http://{shown}:{bound.getsockname()[1]}")
     typer.echo(f"database: {shown_url(database.url)}. Stop with Ctrl-C.", err=True)
-    config = uvicorn.Config(
+    uvicorn.Server(server_config(service)).run(sockets=[bound])
+
+
+def server_config(service: Service) -> uvicorn.Config:
+    """How the server serves it."""
+    return uvicorn.Config(
         create_app(service),
         log_level="warning",
         access_log=False,
         # uvicorn alone would believe X-Forwarded-For from this machine: every caller could name any address.
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=settings.trusted_proxies,
+        proxy_headers=bool(service.settings.trusted_proxies),
+        forwarded_allow_ips=service.settings.trusted_proxies,
     )
-    uvicorn.Server(config).run(sockets=[bound])
 
 
 def _catalogue(settings: ServiceSettings) -> ModelCatalogue:
