@@ -8,6 +8,7 @@ from roadworthy.database import Database
 from roadworthy.http.aiohttp_transport import AiohttpTransport
 from roadworthy.http.guard import Guard
 from roadworthy.mapping_api.deliver import Deliverer
+from roadworthy.mapping_api.last_uses import LastUses
 from roadworthy.mapping_api.model_catalogue import CatalogueUnavailable, ModelCatalogue
 from roadworthy.mapping_api.records import ModelFacts
 from roadworthy.mapping_api.settings import ServiceSettings
@@ -30,6 +31,7 @@ class Service:
     sealer: Sealer = field(init=False)
     guard: Guard = field(init=False)
     deliverer: Deliverer = field(init=False)
+    last_uses: LastUses = field(init=False)
     ticks: Ticks = field(init=False)
 
     def __post_init__(self) -> None:
@@ -45,6 +47,7 @@ class Service:
             AiohttpTransport(guard=self.guard),
             timeout_s=self.settings.webhook_timeout_s,
         )
+        self.last_uses = LastUses(self.database)
         self.ticks = Ticks()
         self.ticks.every("deliver webhooks", 1.0, self.deliverer.tick)
         self.ticks.every("prune", PRUNE_EVERY_S, lambda: prune(self.database), first_after_s=PRUNE_FIRST_AFTER_S)
@@ -66,6 +69,7 @@ class Service:
         await self.deliverer.stop()
         self.guard.close()
         await self.upkeep.stop()
+        await self.last_uses.stop()
         await self.catalogue.close()
         await self.database.close()
 

@@ -28,6 +28,8 @@ FILE = Path("roadworthy.toml")
 TABLE = "server"
 MASKED = "***"
 
+Limit = Annotated[int, Field(ge=0)]
+
 
 class ServiceSettings(BaseSettings):
     """What can be set. Each has the environment variable ROADWORTHY_ and its name in capitals."""
@@ -72,6 +74,16 @@ class ServiceSettings(BaseSettings):
     """What secrets are encrypted with; `roadworthy secret-key new` makes one. Several, with commas: see `sealing`."""
     webhook_timeout_s: Annotated[float, Field(gt=0, le=60)] = 15.0
     """How long a receiver of webhooks may take to answer."""
+
+    anonymous_reads_per_minute: Limit = 6_000
+    """Requests without a valid token, by address; 0 is no limit, here and below. Each process counts for itself."""
+    anonymous_writes_per_minute: Limit = 600
+    token_reads_per_minute: Limit = 12_000
+    token_writes_per_minute: Limit = 6_000
+    failed_authentications_per_minute: Limit = 60
+    """By address."""
+    trusted_proxies: str = ""
+    """Addresses of proxies whose X-Forwarded-For is believed, with commas between; "*" believes everyone."""
 
     def catalogue_file(self) -> Path | None:
         """The path of the catalogue's file; None for the built-in one, and for the hub."""

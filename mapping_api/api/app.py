@@ -8,9 +8,22 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 import roadworthy
-from roadworthy.mapping_api.api import bulk, catalogue_v1, docs, failures, hub, operation, partner, tasks, webhooks
+from roadworthy.mapping_api.api import (
+    access,
+    audit,
+    bulk,
+    catalogue_v1,
+    docs,
+    failures,
+    hub,
+    operation,
+    partner,
+    tasks,
+    webhooks,
+)
 from roadworthy.mapping_api.api.body_limit import BodyLimit
 from roadworthy.mapping_api.api.headers import AnswerHeaders, Heads
+from roadworthy.mapping_api.api.limits import RateLimits
 from roadworthy.mapping_api.api.logs import Observed
 from roadworthy.mapping_api.api.request_ids import RequestIds
 from roadworthy.mapping_api.api.waking import WakeAfterWrites
@@ -34,6 +47,7 @@ def create_app(service: Service) -> FastAPI:
         summary="Which inference provider serves which hub model, under what name, and how well.",
         lifespan=lifespan,
         docs_url=None,
+        responses=failures.documented(429),
         redoc_url=None,
     )
     app.state.service = service
@@ -45,6 +59,8 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(tasks.router)
     app.include_router(catalogue_v1.router)
     app.include_router(webhooks.router)
+    app.include_router(access.router)
+    app.include_router(audit.router)
     app.include_router(operation.router)
     docs.install(app)
     # The last one added is the outermost.
@@ -55,6 +71,7 @@ def create_app(service: Service) -> FastAPI:
         limit_bytes=service.settings.max_body_bytes,
         bulk_limit_bytes=service.settings.max_bulk_body_bytes,
     )
+    app.add_middleware(RateLimits, settings=service.settings)
     app.add_middleware(Observed, metrics=app.state.operation.metrics)
     app.add_middleware(AnswerHeaders)
     app.add_middleware(RequestIds)

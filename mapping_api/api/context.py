@@ -33,8 +33,11 @@ FreshView = Annotated[View, Depends(_view)]
 
 
 async def _caller(request: Request, service: ServiceOf) -> Caller:
-    caller = await authenticate(service.database, request.headers.get("authorization"))
+    caller = await authenticate(service.database, request.headers.getlist("authorization"))
     request.state.caller = caller  # for the log
+    if caller.token_id is not None:
+        request.state.token_id = caller.token_id  # for the rate limits
+        service.last_uses.note(caller.token_id)
     return caller
 
 

@@ -23,6 +23,10 @@ Every answer carries `X-Request-Id`; send your own to find it in the service's l
 TAGS = {
     "partner": "For providers: register, list, change and remove mappings.",
     "hub": "For the hub's clients: models, and who serves them.",
+    "catalogue": "For routers: chat models with prices, speed and abilities of each provider.",
+    "access": "For an organisation's administrators: its members and tokens.",
+    "audit": "For an organisation's members: who changed what.",
+    "events": "For providers: what happened to their mappings, to be read or to be sent to them.",
     "operation": "For those who run the service: health, readiness, metrics.",
 }
 

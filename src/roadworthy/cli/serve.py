@@ -15,7 +15,6 @@ from typing import Any
 
 import typer
 import uvicorn
-from fastapi import FastAPI
 from sqlalchemy.exc import DBAPIError
 
 from roadworthy import logs
@@ -62,32 +61,38 @@ def serve(settings: ServiceSettings) -> None:
         raise UsageError(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Use --port 0 for a free one."
         ) from None
-    app = create_app(service)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=settings.shutdown_timeout_s,
-    )
+    config = server_config(service)
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     typer.echo(f"http://{shown}:{bound.getsockname()[1]}")
     typer.echo(f"database: {shown_url(database.url)}. Stop with Ctrl-C.", err=True)
     sys.stdout.flush()
-    server = _Server(config, app, settings.shutdown_delay_s)
+    server = _Server(config, settings.shutdown_delay_s)
     server.run(sockets=[bound])
     if not server.started:
         raise UsageError("the service could not start; the log says why")
     _log.info("stopped")
 
 
+def server_config(service: Service) -> uvicorn.Config:
+    """How the service is served."""
+    return uvicorn.Config(
+        create_app(service),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=service.settings.shutdown_timeout_s,
+        # uvicorn alone would believe X-Forwarded-For from this machine: every caller could name any address.
+        proxy_headers=bool(service.settings.trusted_proxies),
+        forwarded_allow_ips=service.settings.trusted_proxies,
+    )
+
+
 class _Server(uvicorn.Server):
     """Stops in order at the first signal, and at once at the second. Being told to stop is no failure: exit code 0."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, delay_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, delay_s: float) -> None:
         super().__init__(config)
-        self._app = app
+        self._app: Any = config.app
         self._delay_s = delay_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
