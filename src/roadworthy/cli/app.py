@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from roadworthy.cli import db_commands
+
 app = typer.Typer(
     name="roadworthy",
     no_args_is_help=True,
@@ -22,6 +24,8 @@ app = typer.Typer(
     help="Become, and stay, a listed inference provider: conformance verdicts with proof.",
     epilog="Exit codes: 0 pass, 1 the provider fails, 2 wrong usage, 3 inconclusive, 4 fault of roadworthy.",
 )
+
+app.add_typer(db_commands.app, name="db")
 
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="Only checks at or below this id.")]
 Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="ID", help="No checks at or below this id.")]
