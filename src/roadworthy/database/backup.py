@@ -184,7 +184,7 @@ def _rows(connection: Connection, table: str, columns: dict[str, str]) -> Iterat
         for name, kind in columns.items()
     ]
     statement = sa.select(*chosen).select_from(sa.table(table))
-    for row in connection.execution_options(yield_per=_BATCH_ROWS).execute(statement):
+    for row in connection.execute(statement, execution_options={"yield_per": _BATCH_ROWS}):
         yield [_wired(table, name, kind, value) for (name, kind), value in zip(columns.items(), row, strict=True)]
 
 
@@ -416,5 +416,6 @@ def _advance_counters(connection: Connection) -> None:
         "AND pg_get_serial_sequence(quote_ident(table_name), column_name) IS NOT NULL"
     ).all()
     for table, column, sequence in counters:
-        highest = f"(SELECT max({column}) FROM {table})"
-        connection.exec_driver_sql(f"SELECT setval('{sequence}', coalesce({highest}, 1), {highest} IS NOT NULL)")
+        # The names are the catalogue's own, quoted by it.
+        advance = f"SELECT setval('{sequence}', coalesce(max({column}), 1), max({column}) IS NOT NULL) FROM {table}"  # noqa: S608
+        connection.exec_driver_sql(advance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -89,7 +90,7 @@ def async_url(url: str) -> URL:
     """The URL with the driver that is used. Raises `ConfigError` for anything but SQLite and PostgreSQL."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise ConfigError(
             f"the database URL {_without_password(url)!r} cannot be read; write sqlite:///roadworthy.db or "
             "postgresql://user:password@host/name"
@@ -105,8 +106,18 @@ def async_url(url: str) -> URL:
 
 
 def _without_password(url: str) -> str:
-    scheme, mark, rest = url.partition("://")
-    return f"{scheme}://***@{rest.rpartition('@')[2]}" if mark and "@" in rest else url
+    scheme, mark, rest = url.rpartition("://")
+    return f"{scheme}{mark}***@{rest.rpartition('@')[2]}" if "@" in rest else url
+
+
+class _SqliteConnection(sqlite3.Connection):
+    """Gives up its locks when it is closed, even if a cancelled task's traceback still holds one of its cursors."""
+
+    def close(self) -> None:
+        """Undo the open transaction, which SQLite itself would keep for as long as a statement lives; then close."""
+        if self.in_transaction:
+            self.rollback()
+        super().close()
 
 
 def _sqlite_engine(url: URL, pool_size: int, *, read_only: bool) -> AsyncEngine:
@@ -116,7 +127,7 @@ def _sqlite_engine(url: URL, pool_size: int, *, read_only: bool) -> AsyncEngine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=TURN_TIMEOUT_S,
-        connect_args={"timeout": LOCK_TIMEOUT_S},
+        connect_args={"timeout": LOCK_TIMEOUT_S, "factory": _SqliteConnection},
     )
     # The snapshot of a plain BEGIN is taken by the first question; BEGIN IMMEDIATE waits for the write lock at once.
     begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"

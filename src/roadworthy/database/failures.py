@@ -34,6 +34,7 @@ _REMEDIES = {  # part of a driver's message -> what to do; these do not pass by 
     "no password supplied": "give the password in the URL",
     "pg_hba.conf": "the server does not let this user in from here",
     "permission denied": "the user needs the right to make and use tables there",
+    "no schema has been selected": "the user needs the right to make and use tables there",
     "must be owner": "use the user that made the tables",
 }
 
