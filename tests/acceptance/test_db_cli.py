@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
+import sqlite3
 import sys
 
 import pytest
 from services import serving, single
 
+from roadworthy.cli import main
 from roadworthy.database import async_url, head, migrate
 
 pytestmark = pytest.mark.anyio
 
-RUN = "import sys; from roadworthy.cli import main; sys.argv[0] = 'roadworthy'; main()"
-
 
 @pytest.fixture
-def db(tmp_path):
+def db(tmp_path, monkeypatch, capsys):
+    """Runs `roadworthy db` in an empty folder; gives what it prints, or how it refuses."""
+    monkeypatch.chdir(tmp_path)
+
     def go(*arguments, url=None, code=0):
-        variables = {name: value for name, value in os.environ.items() if not name.startswith("ROADWORTHY_DATABASE")}
+        monkeypatch.delenv("ROADWORTHY_DATABASE_URL", raising=False)
         if url is not None:
-            variables["ROADWORTHY_DATABASE_URL"] = url
-        command = [sys.executable, "-W", "error", "-c", RUN, "db", *map(str, arguments)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, env=variables
-        )
-        assert done.returncode == code, done.stderr
-        assert "Traceback" not in done.stderr
-        if code:
-            assert done.stdout == ""
-            assert done.stderr.startswith("roadworthy: ")
-            assert done.stderr.count("\n") == 1, done.stderr
-            return done.stderr
-        return done.stdout
+            monkeypatch.setenv("ROADWORTHY_DATABASE_URL", url)
+        monkeypatch.setattr(sys, "argv", ["roadworthy", "db", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        done = capsys.readouterr()
+        assert (ended.value.code or 0) == code, done.err
+        if not code:
+            return done.out
+        assert done.out == ""
+        assert done.err.startswith("roadworthy: ")
+        assert done.err.count("\n") == 1, done.err
+        return done.err
 
     return go
 
@@ -118,8 +118,6 @@ async def test_a_service_moves_to_another_database_and_its_partners_notice_nothi
 
 def test_a_newer_roadworthys_database_is_told_not_touched(db, tmp_path):
     migrate(async_url(f"sqlite:///{tmp_path}/roadworthy.db"))
-    import sqlite3
-
     connection = sqlite3.connect(tmp_path / "roadworthy.db")
     connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.commit()

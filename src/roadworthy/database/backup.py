@@ -184,8 +184,9 @@ def _rows(connection: Connection, table: str, columns: dict[str, str]) -> Iterat
         for name, kind in columns.items()
     ]
     statement = sa.select(*chosen).select_from(sa.table(table))
-    for row in connection.execute(statement, execution_options={"yield_per": _BATCH_ROWS}):
-        yield [_wired(table, name, kind, value) for (name, kind), value in zip(columns.items(), row, strict=True)]
+    with connection.execute(statement, execution_options={"yield_per": _BATCH_ROWS}) as found:
+        for row in found:
+            yield [_wired(table, name, kind, value) for (name, kind), value in zip(columns.items(), row, strict=True)]
 
 
 def _wired(table: str, column: str, kind: str, value: Any) -> Any:
