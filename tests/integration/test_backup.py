@@ -297,7 +297,7 @@ def test_a_damaged_or_cut_backup_is_noticed_and_nothing_is_restored(make, whole,
     lines = lines_of(whole)
     for changed in (lines[:-1], lines[:-2] + lines[-1:], lines[:3] + lines[4:], lines[:3] + lines[2:], lines[:1]):
         write_lines(path, changed)
-        refused(url, path, "is damaged|does not take a row of audit")
+        refused(url, path, "is damaged")
     write_lines(path, [lines[0], lines[1].replace(b"1", b"99", 1), *lines[2:]])
     refused(url, path, "is damaged")
     restore(url, whole)
@@ -383,7 +383,7 @@ def test_a_restore_that_is_killed_leaves_an_empty_database(make, tmp_path, diale
     shown = url.render_as_string(hide_password=False).replace("+aiosqlite", "").replace("+psycopg", "")
     command = [sys.executable, "-c", RUN, "db", "restore", str(tmp_path / "b"), "--database", shown]
     dice = random.Random(dialect)
-    for attempt in range(4):
+    for attempt in range(3):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with pytest.raises(subprocess.TimeoutExpired):  # it would need longer
             process.wait(0.5 + dice.random() * 0.7)
@@ -434,7 +434,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 def test_memory_stays_flat(make, tmp_path, dialect):
     peaks_kib = {"backup": [], "restore": []}
-    for many in (1000, 30_000):  # the greater is some 30 MB of rows
+    for many in (1000, 20_000):  # the greater is some 20 MB of rows
         url = make(dialect)
         fill(url, many=many)
         for action in ("backup", "restore"):
@@ -444,4 +444,4 @@ def test_memory_stays_flat(make, tmp_path, dialect):
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
             peaks_kib[action].append(int(done.stdout))
     for few, many in peaks_kib.values():
-        assert many - few < 12_000
+        assert many - few < 10_000

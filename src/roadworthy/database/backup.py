@@ -312,6 +312,16 @@ class _BackupFile:
         if self._raw(1):
             raise self._damaged("something follows its end")
 
+    def check_rest(self) -> None:
+        """Raises `BackupError` if the lines not yet read, or those before, are not as they were written."""
+        while True:
+            digest = self._digest.hexdigest()
+            line = self._read()
+            if isinstance(line, dict):
+                if line != {"sha256": digest}:
+                    raise self._damaged("the checksum at its end is not that of its rows")
+                return
+
     def _read(self) -> Any:
         line = self._raw(_MOST_LINE_BYTES)
         self._digest.update(line)
@@ -395,6 +405,7 @@ def _load(
         try:
             connection.exec_driver_sql(statement, [tuple(row) for row in batch])
         except (sa.exc.DataError, sa.exc.IntegrityError, OverflowError) as error:
+            source.check_rest()  # a damaged file is told from one that does not fit
             reason = str(getattr(error, "orig", error)).partition("\n")[0]
             raise BackupError(f"this database does not take a row of {table}: {reason}") from None
 
