@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from roadworthy.cli import mapping_commands, org_commands, secret_key_commands, token_commands
+from roadworthy.cli import db_commands, mapping_commands, org_commands, secret_key_commands, token_commands
 
 app = typer.Typer(
     name="roadworthy",
@@ -24,10 +24,10 @@ app = typer.Typer(
     help="Become, and stay, a listed inference provider: conformance verdicts with proof.",
     epilog="Exit codes: 0 pass, 1 the provider fails, 2 wrong usage, 3 inconclusive, 4 fault of roadworthy.",
 )
+app.add_typer(mapping_commands.app)
 app.add_typer(org_commands.app, name="org")
 app.add_typer(token_commands.app, name="token")
-
-app.add_typer(mapping_commands.app)
+app.add_typer(db_commands.app, name="db")
 
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="Only checks at or below this id.")]
 Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="ID", help="No checks at or below this id.")]

@@ -246,12 +246,17 @@ def downgrade() -> None:
         op.execute("DROP FUNCTION audit_is_append_only")
 
 
+_NO_REPLACE = """CREATE TRIGGER audit_no_replace BEFORE INSERT ON audit
+    WHEN EXISTS (SELECT 1 FROM audit WHERE id = NEW.id)
+    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"""
 _APPEND_ONLY = {
     "sqlite": [
         f"CREATE TRIGGER audit_no_{action.lower()} BEFORE {action} ON audit "
         "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
         for action in ("UPDATE", "DELETE")
-    ],
+    ]
+    # REPLACE removes a row without asking the trigger of DELETE.
+    + [_NO_REPLACE],
     "postgresql": [
         """CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN RAISE EXCEPTION 'the audit log is append-only'; END $$""",
