@@ -70,8 +70,9 @@ def ordered(found: Iterable[Offer], policy: Policy = "fastest", preferred: tuple
     )
 
 
-def _rank(mapping: Mapping) -> tuple[bool, bool, bool]:
-    return (mapping.status != "live", mapping.hf_model is None, mapping.task != CONVERSATIONAL)
+def _rank(mapping: Mapping) -> tuple[bool, bool, bool, str]:
+    # The id last, so that every instance of the service chooses the same one of equals.
+    return (mapping.status != "live", mapping.hf_model is None, mapping.task != CONVERSATIONAL, mapping.id)
 
 
 def _merit(offer: Offer, policy: Policy, preferred: tuple[str, ...]) -> tuple[float, float, str]:

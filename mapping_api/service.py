@@ -38,4 +38,5 @@ class Service:
     async def stop(self) -> None:
         """Let go of everything."""
         await self.catalogue.close()
+        await self.view.close()
         await self.database.close()

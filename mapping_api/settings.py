@@ -22,6 +22,8 @@ class ServiceSettings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     model_catalogue: str = "builtin"
     """"builtin", "hub", or the path of a file of JSON lines."""
+    stale_reads_s: Annotated[float, Field(ge=0, le=3600)] = 60
+    """How long public hub reads go on from the last copy while the database does not answer."""
     allow_private_targets: bool = False
     """Whether partners may register URLs on loopback and private networks."""
 

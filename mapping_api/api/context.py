@@ -17,7 +17,8 @@ from roadworthy.mapping_api.view import View
 BEARER = HTTPBearer(auto_error=False, description="A token made with `roadworthy token create`.")
 
 
-def _service(request: Request) -> Service:
+# All of these are coroutines: FastAPI would run plain functions in a thread, which costs more than they do.
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
@@ -30,6 +31,17 @@ async def _view(service: ServiceOf) -> View:
 
 
 FreshView = Annotated[View, Depends(_view)]
+
+
+async def _public_view(request: Request, service: ServiceOf) -> View:
+    age_s = await service.view.fresh_or_recent(service.settings.stale_reads_s)
+    if age_s:
+        request.state.stale = True
+    return service.view
+
+
+PublicView = Annotated[View, Depends(_public_view)]
+"""For the hub's public reads, which go on for a bounded time without the database, and say so in `Warning`."""
 
 
 async def _caller(request: Request, service: ServiceOf) -> Caller:
@@ -50,7 +62,7 @@ async def _provider(provider: Slug, view: FreshView) -> Provider:
 ProviderOf = Annotated[Provider, Depends(_provider)]
 
 
-def _actor(request: Request, caller: CallerOf) -> Actor:
+async def _actor(request: Request, caller: CallerOf) -> Actor:
     return caller.actor(request.state.request_id)
 
 

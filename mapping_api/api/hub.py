@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from roadworthy.mapping_api.api.context import CallerOf, FreshView, ServiceOf
+from roadworthy.mapping_api.api.context import CallerOf, PublicView, ServiceOf
 from roadworthy.mapping_api.api.failures import documented
 from roadworthy.mapping_api.errors import ModelNotFound
 from roadworthy.mapping_api.offers import offers, ordered
@@ -16,7 +16,7 @@ router = APIRouter(tags=["hub"])
 
 
 @router.get("/api/models/{model_id:path}", response_model=None, responses=documented(400, 401, 404, 503))
-async def model(model_id: str, request: Request, view: FreshView, caller: CallerOf, service: ServiceOf) -> Response:
+async def model(model_id: str, request: Request, view: PublicView, caller: CallerOf, service: ServiceOf) -> Response:
     """One model, with what `expand` asks for: `inference`, `inferenceProviderMapping`."""
     facts = view.models.get(model_id) or await service.catalogue.get(model_id)
     if facts is None:

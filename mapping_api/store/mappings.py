@@ -99,7 +99,9 @@ async def amend(change: Change, mapping: Mapping, *, status: Status, provider_mo
 async def remove(change: Change, mapping: Mapping) -> None:
     """Remove a mapping, with its published verdict. The audit log keeps what it was."""
     await change.connection.execute(mappings.delete().where(mappings.c.id == mapping.id))
-    await change.connection.execute(removals.insert().values(revision=change.revision, mapping_id=mapping.id))
+    await change.connection.execute(
+        removals.insert().values(revision=change.revision, mapping_id=mapping.id, provider=mapping.provider)
+    )
     await _tell(change, MAPPING_REMOVED, mapping, mapping.in_full(), None)
 
 
