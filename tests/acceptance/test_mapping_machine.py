@@ -360,7 +360,7 @@ class Machine(RuleBasedStateMachine):
 
         answers = self.runner.run(go())
         both = sorted(f"{op.kind} {answer.status_code}" for op, answer in zip(ops, answers, strict=True))
-        self.seen[" + ".join(both)] += 1
+        self.seen.update([*both, " + ".join(both)])
         right = list(self.orders(ops, requests, answers))
         assert right, "no order explains: " + "; ".join(map(told, ops, requests, answers))
         # Both orders may explain the answers, but then with other states; what is there decides.
@@ -469,7 +469,7 @@ def test_two_instances_behave_as_one_dictionary(fresh_database, catalogue):
     run_state_machine_as_test(
         lambda: Machine(fresh_database(), catalogue, seen),
         settings=settings(
-            max_examples=EXAMPLES or 30,
+            max_examples=EXAMPLES or 25,
             stateful_step_count=STEPS,
             derandomize=not EXAMPLES,
             deadline=None,
