@@ -71,8 +71,9 @@ class ModelNotFound(NotFound):
     """There is no such model. The official Python client reads `X-Error-Code`."""
 
     def __init__(self, message: str) -> None:
-        """`message` goes into the header too, where the client looks for it."""
-        super().__init__(message, headers={"X-Error-Code": "RepoNotFound", "X-Error-Message": message})
+        """`message` goes into the header too, where the client looks for it, escaped: it may quote the caller."""
+        escaped = message.encode("unicode_escape").decode("ascii")
+        super().__init__(message, headers={"X-Error-Code": "RepoNotFound", "X-Error-Message": escaped})
 
 
 class Conflict(Refusal):

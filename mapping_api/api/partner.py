@@ -54,11 +54,18 @@ async def list_all(
     status: Annotated[StatusName | None, Query(description="Only mappings with this status.")] = None,
 ) -> Response:
     """List the whole mapping, grouped by task. Public, as the guide says."""
-    grouped: dict[str, dict[str, Any]] = {}
-    for mapping in sorted(view.of_provider[provider.slug].values(), key=lambda each: (each.task, each.source)):
-        if status is None or mapping.status == status:
-            grouped.setdefault(mapping.task, {})[mapping.source] = mapping.shown()
-    return Response(orjson.dumps(grouped), media_type="application/json")
+
+    def make() -> bytes:
+        grouped: dict[str, dict[str, Any]] = {}
+        for mapping in sorted(
+            view.of_provider.get(provider.slug, {}).values(), key=lambda each: (each.task, each.source)
+        ):
+            if status is None or mapping.status == status:
+                grouped.setdefault(mapping.task, {})[mapping.source] = mapping.shown()
+        return orjson.dumps(grouped)
+
+    kept = view.answer(("list", provider.slug, status), make, provider=provider.slug)
+    return Response(kept, media_type="application/json")
 
 
 @router.delete(

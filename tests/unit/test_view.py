@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from services import serving, single
 from sqlalchemy.engine import make_url
@@ -119,6 +119,7 @@ async def do(opened: Change, deed: tuple[str, int, int]) -> None:
     derandomize=True,
     deadline=None,
     database=None,
+    phases=[Phase.generate],  # each example takes a tenth of a second: looking for a shorter one would take minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(changes=st.lists(st.tuples(st.lists(DEEDS, min_size=1, max_size=5), st.booleans()), min_size=4, max_size=25))
@@ -182,7 +183,9 @@ async def test_a_read_sees_every_write_that_ended_before_it_began(database_url):
                 await asyncio.sleep(turn.random() / 500)
 
         readers = [read(view, random.Random(number)) for number, view in enumerate([first, second, third] * 4)]
-        await asyncio.gather(write(two, "together"), write(three, "novita"), *readers)
+        async with asyncio.TaskGroup() as group:  # the first failure ends all
+            for work in (write(two, "together"), write(three, "novita"), *readers):
+                group.create_task(work)
         assert reads > 100
         assert len((await first.fresh()).mappings) == len((await second.fresh()).mappings) == 50
 
