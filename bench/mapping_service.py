@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
 import statistics
 import subprocess
 import sys
@@ -141,19 +142,10 @@ def serve(kind: str, where: str, catalogue: str) -> None:
         if kind == "ours"
         else bare({name: text.encode() for name, text in json.loads(Path(where).read_text()).items()})
     )
-    config = uvicorn.Config(
-        app, port=0, loop="uvloop", http="httptools", ws="none", log_level="error", access_log=False
-    )
-    server = uvicorn.Server(config)
-
-    async def go() -> None:
-        serving = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        print(server.servers[0].sockets[0].getsockname()[1], flush=True)
-        await serving
-
-    uvloop.run(go())
+    listening = socket.create_server(("127.0.0.1", 0))
+    print(listening.getsockname()[1], flush=True)  # who connects before it serves, waits
+    config = uvicorn.Config(app, loop="uvloop", http="httptools", ws="none", log_level="error", access_log=False)
+    uvicorn.Server(config).run([listening])
 
 
 @contextmanager
