@@ -18,22 +18,28 @@ BEARER = HTTPBearer(auto_error=False, description="A token made with `roadworthy
 
 
 # All of these are coroutines: FastAPI would run plain functions in a thread, which costs more than they do.
-async def _service(request: Request) -> Service:
+# And they take the service from the request: each dependency of a dependency costs as much as a read itself.
+def _at(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
+
+
+async def _service(request: Request) -> Service:
+    return _at(request)
 
 
 ServiceOf = Annotated[Service, Depends(_service)]
 
 
-async def _view(service: ServiceOf) -> View:
-    return await service.view.fresh()
+async def _view(request: Request) -> View:
+    return await _at(request).view.fresh()
 
 
 FreshView = Annotated[View, Depends(_view)]
 
 
-async def _public_view(request: Request, service: ServiceOf) -> View:
+async def _public_view(request: Request) -> View:
+    service = _at(request)
     age_s = await service.view.fresh_or_recent(service.settings.stale_reads_s)
     if age_s:
         request.state.stale = True
@@ -44,8 +50,8 @@ PublicView = Annotated[View, Depends(_public_view)]
 """For the hub's public reads, which go on for a bounded time without the database, and say so in `Warning`."""
 
 
-async def _caller(request: Request, service: ServiceOf) -> Caller:
-    return await authenticate(service.database, request.headers.get("authorization"))
+async def _caller(request: Request) -> Caller:
+    return await authenticate(_at(request).database, request.headers.get("authorization"))
 
 
 CallerOf = Annotated[Caller, Depends(_caller)]
