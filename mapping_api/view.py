@@ -9,6 +9,7 @@ changed since, so 50,000 mappings cost a read nothing.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections import defaultdict
@@ -29,6 +30,8 @@ from roadworthy.mapping_api.tables import mappings, models, providers, removals,
 ANSWERS_BYTES = 64 * 1024 * 1024
 """How much memory ready answers may take."""
 _ANSWER_OVERHEAD_BYTES = 512
+MANY_MAPPINGS = 10_000
+"""From how many mappings read at once Python's collector is told to leave them alone."""
 
 _log = logging.getLogger(__name__)
 
@@ -175,6 +178,10 @@ class View:
         self.revision = revision
         if rows.any():
             self.state += 1
+        if len(rows.mappings) >= MANY_MAPPINGS:
+            # What was read stays; were it walked through at each full collection, reads would stall for it.
+            gc.collect()
+            gc.freeze()
 
     def _put_model(self, facts: ModelFacts) -> None:
         old = self.models.get(facts.id)
