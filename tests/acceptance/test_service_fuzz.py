@@ -20,7 +20,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from services import Member, Running, serving
-from test_view import fresh_copy, held
+from views import fresh_copy, held
 
 from roadworthy.mapping_api.tables import audit, events, mappings
 

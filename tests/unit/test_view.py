@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from services import serving, single
 from sqlalchemy.engine import make_url
+from views import fresh_copy, held, opened_view
 
 from roadworthy.database import Database, DatabaseUnavailableError
 from roadworthy.mapping_api import view as view_module
@@ -33,47 +34,11 @@ MODELS = tuple(f"acme/m{number}" for number in range(4))
 TAGS = ("lora", "base:a", "base:bb", "x")
 
 
-def held(view: View) -> dict[str, Any]:
-    """All that a view holds, indexes included; answers and counters apart."""
-    return {
-        name: dict(getattr(view, name))
-        for name in (
-            "providers",
-            "models",
-            "mappings",
-            "validations",
-            "of_provider",
-            "of_model",
-            "filters",
-            "changed_at",
-            "_tagged",
-            "_filters_of",
-        )
-    } | {"revision": view.revision}
-
-
-@asynccontextmanager
-async def opened_view(url: str):
-    """A database and a view of it, both closed at the end."""
-    database = Database(url)
-    view = View(database)
-    try:
-        yield database, view
-    finally:
-        await view.close()
-        await database.close()
-
-
 async def add_providers(database: Database) -> None:
     async with change(database, OPERATOR) as opened:
         organisation_id = await organisations.create_organisation(opened, "acme")
         for slug in PROVIDERS:
             await organisations.create_provider(opened, slug, organisation_id)
-
-
-async def fresh_copy(url: str) -> dict[str, Any]:
-    async with opened_view(url) as (_, view):
-        return held(await view.fresh())
 
 
 # What can be done within one change: a kind, and numbers that choose among what is there.
