@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import orjson
 
@@ -33,15 +32,11 @@ def listing(mappings: Iterable[Mapping], status: Status | None = None) -> Listin
     return Listing(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
-_KEPT: WeakKeyDictionary[View, dict[tuple[str, Status | None], tuple[int, Listing]]] = WeakKeyDictionary()
-
-
 def listed(view: View, provider: str, status: Status | None = None) -> Listing:
     """The list as the view has it, made anew only where the provider's mapping has changed."""
-    kept = _KEPT.setdefault(view, {})
-    revision = view.changed_at.get(provider, 0)
-    found = kept.get((provider, status))
-    if found is None or found[0] != revision:
-        found = (revision, listing(view.of_provider[provider].values(), status))
-        kept[provider, status] = found
-    return found[1]
+    return view.answer(
+        ("list", provider, status),
+        lambda: listing(view.of_provider.get(provider, {}).values(), status),
+        lambda made: len(made.body),
+        provider=provider,
+    )

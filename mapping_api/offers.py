@@ -115,9 +115,16 @@ def for_clients(found: Iterable[Offer], caller: Caller) -> list[Offer]:
     return active
 
 
-def _rank(offer: Offer) -> tuple[bool, bool, bool, bool]:
+def _rank(offer: Offer) -> tuple[bool, bool, bool, bool, str]:
     mapping = offer.mapping
-    return (not offer.active, mapping.status != "live", mapping.hf_model is None, mapping.task != CONVERSATIONAL)
+    # The id last, so that every process of the service chooses the same one of equals.
+    return (
+        not offer.active,
+        mapping.status != "live",
+        mapping.hf_model is None,
+        mapping.task != CONVERSATIONAL,
+        mapping.id,
+    )
 
 
 def _merit(offer: Offer, policy: Policy, preferred: tuple[str, ...]) -> tuple[float, bool, float, float, str]:

@@ -71,6 +71,7 @@ class Service:
         await self.upkeep.stop()
         await self.last_uses.stop()
         await self.catalogue.close()
+        await self.view.close()
         await self.database.close()
 
     async def facts(self, view: View, model_id: str) -> ModelFacts | None:

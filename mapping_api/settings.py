@@ -56,6 +56,8 @@ class ServiceSettings(BaseSettings):
     hub_concurrency: Annotated[int, Field(ge=1, le=64)] = 8
     hub_matches_max: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
     """Of how many models, most downloaded first, one tag filter is followed."""
+    stale_reads_s: Annotated[float, Field(ge=0, le=3600)] = 60
+    """How long public hub reads go on from the last copy while the database does not answer."""
     allow_private_targets: bool = False
     """Whether partners may register URLs on loopback and private networks."""
     log_format: Format = "auto"

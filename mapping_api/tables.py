@@ -111,6 +111,7 @@ removals = sa.Table(
     metadata,
     sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("mapping_id", Id, primary_key=True),
+    sa.Column("provider", sa.String(64), nullable=False),
 )
 """Mappings that are gone, so that readers who keep a copy can drop them too."""
 

@@ -21,9 +21,8 @@ from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from roadworthy.mapping_api.access import PUBLIC
-from roadworthy.mapping_api.api.context import CallerOf, FreshView
+from roadworthy.mapping_api.api.context import CallerOf, PublicView
 from roadworthy.mapping_api.api.failures import documented
-from roadworthy.mapping_api.api.kept import kept, kept_already
 from roadworthy.mapping_api.errors import BadRequest, ModelNotFound, NotFound
 from roadworthy.mapping_api.names import CONVERSATIONAL, TASK
 from roadworthy.mapping_api.offers import POLICIES, Offer, offers, ordered
@@ -125,17 +124,17 @@ _PREFERRED = _query(
 
 
 @router.get("", response_model=Catalogue, responses=documented(400, 503), openapi_extra={"parameters": [_TASK]})
-async def catalogue(request: Request, view: FreshView) -> Response:
+async def catalogue(request: Request, view: PublicView) -> Response:
     """The models that providers serve, with each provider's status, prices and figures, fastest first."""
     task = request.query_params.get("task", CONVERSATIONAL)
     if re.fullmatch(TASK, task) is None:
         raise BadRequest(f"task: expected a task, for example 'conversational', or 'all'; got {task[:80]!r}")
-    key, revision = ("v1", task), view.revision
-    body = kept_already(view, key)
+    key, state = ("v1", task), view.state
+    body = view.answered(key)
     if body is None:
         body = await _list(view, task)
-        if view.revision == revision:
-            kept(view, key, lambda: body, len)
+        if view.state == state:
+            view.answer(key, lambda: body, len)
     return _json(body)
 
 
@@ -145,7 +144,7 @@ async def catalogue(request: Request, view: FreshView) -> Response:
     responses=documented(400, 401, 404, 503),
     openapi_extra={"parameters": [_PREFERRED]},
 )
-async def model(model_id: str, request: Request, view: FreshView, caller: CallerOf) -> Response:
+async def model(model_id: str, request: Request, view: PublicView, caller: CallerOf) -> Response:
     """One model with its providers; with a suffix, only the provider that it chooses.
 
     `{id}:fastest` (most tokens per second), `{id}:cheapest` (lowest output price), `{id}:preferred` (the first
@@ -160,7 +159,7 @@ async def model(model_id: str, request: Request, view: FreshView, caller: Caller
     if preferred is not None and suffix != "preferred":
         raise BadRequest(f"preferred: this goes with the suffix ':preferred', as in {wanted[:200]}:preferred")
     if not colon:
-        return _json(kept(view, ("v1 model", wanted), lambda: orjson.dumps(_entry(facts, ordered(found))), len))
+        return _json(view.answer(("v1 model", wanted), lambda: orjson.dumps(_entry(facts, ordered(found))), len))
     order = caller.preferred_providers if preferred is None else tuple(preferred.split(","))
     return _json(orjson.dumps(_entry(facts, [_chosen(facts, found, suffix, order)], created_of=found)))
 

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from roadworthy.database import DatabaseUnavailableError
 from roadworthy.mapping_api.errors import BadRequest, Refusal, Unavailable
@@ -75,8 +76,10 @@ def install(app: FastAPI) -> None:
         if error.status_code == 404:
             message = f"there is no {request.url.path} here; /docs lists what there is"
         elif error.status_code == 405:
-            allowed = (error.headers or {}).get("Allow", "")
-            message = f"{request.method} is not possible here; {allowed or '/docs'} is"
+            allowed = ", ".join(_methods(request))
+            return JSONResponse(
+                {"error": f"{request.method} is not possible here; {allowed} is"}, 405, {"Allow": allowed}
+            )
         return JSONResponse({"error": message}, error.status_code, error.headers)
 
     described = app.openapi
@@ -96,6 +99,15 @@ def _without_unprocessable(description: dict[str, Any]) -> dict[str, Any]:
     for name in ("HTTPValidationError", "ValidationError"):
         description.get("components", {}).get("schemas", {}).pop(name, None)
     return description
+
+
+def _methods(request: Request) -> list[str]:
+    """What the path of a request can be asked for. Starlette knows only the first route's methods."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)
 
 
 def answer(refusal: Refusal) -> JSONResponse:

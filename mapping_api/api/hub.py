@@ -17,9 +17,8 @@ from starlette.datastructures import QueryParams
 from typing_extensions import TypedDict
 
 from roadworthy.mapping_api.access import PUBLIC, Caller
-from roadworthy.mapping_api.api.context import CallerOf, FreshView, ServiceOf
+from roadworthy.mapping_api.api.context import CallerOf, PublicView, ServiceOf
 from roadworthy.mapping_api.api.failures import documented
-from roadworthy.mapping_api.api.kept import kept
 from roadworthy.mapping_api.errors import BadRequest, ModelNotFound
 from roadworthy.mapping_api.names import MODEL
 from roadworthy.mapping_api.offers import for_clients, offers, working
@@ -110,7 +109,7 @@ _EXPAND = [
     responses=documented(400, 401, 404, 503),
     openapi_extra={"parameters": _EXPAND},
 )
-async def model(model_id: str, request: Request, view: FreshView, caller: CallerOf, service: ServiceOf) -> Response:
+async def model(model_id: str, request: Request, view: PublicView, caller: CallerOf, service: ServiceOf) -> Response:
     """One model: its pipeline tag and tags, or what `expand` asks for.
 
     `inference` is "warm" where at least one provider serves the model, else it is left out.
@@ -123,7 +122,7 @@ async def model(model_id: str, request: Request, view: FreshView, caller: Caller
         facts = await _ask(service, view, model_id)
         return _json(_shown(view, facts, caller, expand))
     if caller is PUBLIC:
-        return _json(kept(view, (model_id, expand), lambda: _shown(view, facts, PUBLIC, expand), len))
+        return _json(view.answer((model_id, expand), lambda: _shown(view, facts, PUBLIC, expand), len))
     return _json(_shown(view, facts, caller, expand))
 
 
@@ -226,7 +225,7 @@ _KNOWN = frozenset(each["name"] for each in _LIST_PARAMETERS)
     },
     openapi_extra={"parameters": _LIST_PARAMETERS},
 )
-async def models(request: Request, view: FreshView, caller: CallerOf, service: ServiceOf) -> Response:
+async def models(request: Request, view: PublicView, caller: CallerOf, service: ServiceOf) -> Response:
     """Models, filtered, a page at a time in the order of their ids.
 
     A model that stays in the list while pages are read comes exactly once, whatever else changes.
@@ -234,7 +233,7 @@ async def models(request: Request, view: FreshView, caller: CallerOf, service: S
     """
     wanted = _wanted(request.query_params, view)
     if caller is PUBLIC:
-        page = kept(view, wanted, lambda: _page(view, wanted, PUBLIC), lambda page: len(page.body))
+        page = view.answer(wanted, lambda: _page(view, wanted, PUBLIC), lambda page: len(page.body))
     else:
         page = _page(view, wanted, caller)
     answer = _json(page.body)
@@ -317,7 +316,7 @@ def _candidates(view: View, wanted: _Wanted, caller: Caller) -> list[str]:
         return sorted({id for slug in chosen for _, ids in working(view, slug, caller) for id in ids})
 
     if caller is PUBLIC:
-        return kept(view, ("ids", chosen), make, lambda ids: 8 * len(ids))
+        return view.answer(("ids", chosen), make, lambda ids: 8 * len(ids))
     return make()
 
 

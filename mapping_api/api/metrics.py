@@ -123,12 +123,12 @@ class _Service(Collector):
         yield held
         yield GaugeMetricFamily("roadworthy_view_revision", "Revision of the copy in memory.", self._view.revision)
         yield CounterMetricFamily(
-            "roadworthy_view_refreshes", "Times the copy was made sure of.", value=self._view.refreshes
+            "roadworthy_view_refreshes", "Times that rows which had changed were read.", value=self._view.refreshes
         )
         yield GaugeMetricFamily(
             "roadworthy_view_age_seconds",
             "Time since the copy was last made sure of.",
-            max(0.0, time.monotonic() - self._view.refreshed_at_s),
+            max(0.0, time.monotonic() - self._view.asked_at_s),
         )
         waiting = self._metrics.deliveries
         if waiting is not None:

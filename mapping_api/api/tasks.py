@@ -11,9 +11,8 @@ from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from roadworthy.mapping_api.access import PUBLIC
-from roadworthy.mapping_api.api.context import FreshView
+from roadworthy.mapping_api.api.context import PublicView
 from roadworthy.mapping_api.api.failures import documented
-from roadworthy.mapping_api.api.kept import kept
 from roadworthy.mapping_api.offers import working
 from roadworthy.mapping_api.view import View
 
@@ -45,9 +44,9 @@ class Task(TypedDict):
 
 
 @router.get("/api/tasks", response_model=dict[str, Task], responses=documented(503))
-async def tasks(view: FreshView) -> Response:
+async def tasks(view: PublicView) -> Response:
     """Each task that a live mapping serves, with up to ten models: hf-inference's first, then the most served."""
-    body = kept(view, ("tasks",), lambda: orjson.dumps(_tasks(view)), len)
+    body = view.answer(("tasks",), lambda: orjson.dumps(_tasks(view)), len)
     return Response(body, media_type="application/json")
 
 

@@ -131,7 +131,8 @@ async def rewrite(
         ids = [mapping.id for mapping in removed[start : start + _VALUES_AT_ONCE]]
         await execute(mappings.delete().where(mappings.c.id.in_(ids)))
     if removed:
-        await execute(removals.insert(), [{"revision": change.revision, "mapping_id": old.id} for old in removed])
+        gone = [{"revision": change.revision, "mapping_id": old.id, "provider": provider} for old in removed]
+        await execute(removals.insert(), gone)
     if changed:
         binds: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in _AMENDED}
         await execute(

@@ -81,6 +81,7 @@ def upgrade() -> None:
         "removals",
         sa.Column("revision", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("mapping_id", sa.String(length=24), nullable=False),
+        sa.Column("provider", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("revision", "mapping_id", name=op.f("pk_removals")),
     )
     op.create_table(
