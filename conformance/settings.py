@@ -250,8 +250,13 @@ def _base_url(url: str) -> str:
 
 
 def merge(values: dict[str, Any], flags: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The tables of a settings file with what flags say laid over them; a flag that is None or empty says nothing."""
-    merged = {key: dict(table) if isinstance(table, dict) else table for key, table in values.items()}
+    """The tables of a settings file with what flags say laid over them; a flag that is None or empty says nothing.
+
+    `[server]` is left out: it is the mapping service's, which judges it itself.
+    """
+    merged = {
+        key: dict(table) if isinstance(table, dict) else table for key, table in values.items() if key != "server"
+    }
     for table, settings in flags.items():
         given = {key: value for key, value in settings.items() if value is not None and value != []}
         if given:

@@ -12,6 +12,7 @@ import hashlib
 import secrets
 import string
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +26,12 @@ from roadworthy.mapping_api.tables import members, organisations, tokens
 
 Role = Literal["read", "write", "admin"]
 RANK: dict[Role, int] = {"read": 0, "write": 1, "admin": 2}
+
+
+def lower(one: Role, other: Role) -> Role:
+    """The lesser of two roles: what a token of the one may do in the hands of a member of the other."""
+    return one if RANK[one] <= RANK[other] else other
+
 
 PREFIX = "hf_rw"
 _DIGITS = string.digits + string.ascii_letters
@@ -87,39 +94,77 @@ class Caller:
 
     def require(self, provider: Provider, role: Role) -> None:
         """Raises `Unauthorized` for the public, `Forbidden` for strangers and for roles too low."""
+        self._require(role, f"the organisation behind {provider.slug}", owns=self.owns(provider))
+
+    def require_in(self, organisation: str, role: Role) -> str:
+        """The same for an organisation by its name, and then its id. To strangers, one that is not looks like any."""
+        self._require(role, f"the organisation {organisation}", owns=self.organisation == organisation)
+        assert self.organisation_id is not None
+        return self.organisation_id
+
+    def _require(self, role: Role, whose: str, *, owns: bool) -> None:
         if self.token_id is None:
             raise Unauthorized(
-                f"this needs a token with the role {role!r} of the organisation behind {provider.slug}; "
-                "send it as `Authorization: Bearer <token>`"
+                f"this needs a token with the role {role!r} of {whose}; send it as `Authorization: Bearer <token>`"
             )
-        if not self.owns(provider):
+        if not owns:
             raise Forbidden(
-                f"{self.organisation}/{self.member} is not a member of the organisation behind {provider.slug}; "
-                "ask one of its administrators"
+                f"{self.organisation}/{self.member} is not a member of {whose}; ask one of its administrators"
             )
         if RANK[self.role] < RANK[role]:
             raise Forbidden(f"this token has the role {self.role!r}; this needs {role!r}. Ask for another token")
 
+    def may_grant(self, role: Role) -> None:
+        """Raises `Forbidden` for a role above the caller's own."""
+        if RANK[role] > RANK[self.role]:
+            raise Forbidden(f"this token has the role {self.role!r} and cannot grant {role!r}; grant {self.role!r}")
+
 
 PUBLIC = Caller()
-_INVALID = "Invalid credentials in Authorization header"
-"""The hub's own words: the official Python client tells a bad token from a missing model by them."""
+_LONGEST_BYTES = 256
+"""No well-formed Authorization header is longer."""
 
 
-async def authenticate(database: Database, authorization: str | None) -> Caller:
-    """The caller behind an Authorization header; the public where there is none. Raises `Unauthorized`."""
-    if authorization is None:
+class InvalidCredentials(Unauthorized):
+    """A token came that is malformed, unknown, expired or revoked; which of these is not told.
+
+    The words are the hub's own: by them the official Python client tells a bad token from a missing model.
+    """
+
+    def __init__(self) -> None:
+        """The words go into the header that the client reads, too."""
+        message = "Invalid credentials in Authorization header"
+        super().__init__(message)
+        self.headers["X-Error-Message"] = message
+
+
+def bearer(values: Sequence[str]) -> str | None:
+    """The token in a request's Authorization headers; None where there is none. Raises `InvalidCredentials`.
+
+    Two headers are refused even if one is right: a proxy and the service might choose differently.
+    """
+    if not values:
+        return None
+    scheme, _, token = values[0].partition(" ")
+    token = token.strip(" ")
+    if len(values) > 1 or len(values[0]) > _LONGEST_BYTES or scheme.lower() != "bearer" or not well_formed(token):
+        raise InvalidCredentials
+    return token
+
+
+async def authenticate(database: Database, values: Sequence[str]) -> Caller:
+    """The caller behind a request's Authorization headers; the public where there is none.
+
+    Asks the database each time, so that a token ends with its revocation. Raises `Unauthorized`.
+    """
+    token = bearer(values)
+    if token is None:
         return PUBLIC
-    scheme, _, token = authorization.partition(" ")
-    token = token.strip()
-    if scheme.lower() != "bearer" or not well_formed(token):
-        raise Unauthorized(_INVALID)
     query = (
         sa.select(
             tokens.c.id,
             tokens.c.role,
             tokens.c.expires_at_us,
-            tokens.c.last_used_at_us,
             members.c.name.label("member"),
             members.c.role.label("member_role"),
             organisations.c.id.label("organisation_id"),
@@ -129,6 +174,7 @@ async def authenticate(database: Database, authorization: str | None) -> Caller:
         .join(members, members.c.id == tokens.c.member_id)
         .join(organisations, organisations.c.id == members.c.organisation_id)
         .where(
+            # Looked up by digest: how long it takes tells nothing of any token that is stored.
             tokens.c.digest == digest(token),
             tokens.c.revoked_at_us.is_(None),
             members.c.removed_at_us.is_(None),
@@ -138,12 +184,12 @@ async def authenticate(database: Database, authorization: str | None) -> Caller:
     async with database.reading() as connection:
         row = (await connection.execute(query)).one_or_none()
         if row is None or (row.expires_at_us is not None and row.expires_at_us <= await database.now_us(connection)):
-            raise Unauthorized(_INVALID)
+            raise InvalidCredentials
     return Caller(
         organisation_id=row.organisation_id,
         organisation=row.organisation,
         member=row.member,
-        role=min(row.role, row.member_role, key=lambda role: RANK[role]),
+        role=lower(row.role, row.member_role),
         token_id=row.id,
         preferred_providers=tuple(row.preferred_providers),
     )

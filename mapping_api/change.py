@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +34,16 @@ OPERATOR = Actor("operator")
 
 
 @dataclass(frozen=True, slots=True)
+class News:
+    """What happened to one mapping: `before` is None for a new one, `after` for one that is gone."""
+
+    type: str
+    mapping_id: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """The open transaction. `revision` is this change's number, `now_us` its time by the database's clock."""
 
@@ -54,44 +64,75 @@ class Change:
     ) -> None:
         """Write one line of the audit log. `before` and `after` are JSON values without secrets."""
         await self.connection.execute(
-            audit.insert().values(
-                revision=self.revision,
-                at_us=self.now_us,
-                actor=self.actor.name,
-                token_id=self.actor.token_id,
-                request_id=self.actor.request_id,
-                organisation_id=organisation_id,
-                provider=provider,
-                action=action,
-                subject=subject,
-                before=before,
-                after=after,
-            )
+            audit.insert(),
+            [self._line(action, subject, before, after, provider=provider, organisation_id=organisation_id)],
         )
+
+    def new_event_id(self) -> str:
+        """An id for an event of this change. Ids sort by revision, so that a reader can go on after any of them."""
+        return f"evt_{self.revision:012x}{secrets.token_hex(8)}"
 
     async def announce(self, type: str, provider: str, mapping_id: str, data: dict[str, Any]) -> None:
         """Record an event, and a delivery to each webhook of the provider that wants its type."""
-        event_id = f"evt_{secrets.token_hex(12)}"
-        await self.connection.execute(
-            events.insert().values(
-                id=event_id,
-                revision=self.revision,
-                at_us=self.now_us,
-                type=type,
-                provider=provider,
-                mapping_id=mapping_id,
-                data=data,
-            )
+        await self._announce(provider, [self._event(type, provider, mapping_id, data)])
+
+    async def tell(self, provider: str, news: Sequence[News]) -> None:
+        """Write an audit line and announce an event for each change of the provider's mappings, in few statements."""
+        if not news:
+            return
+        lines = [self._line(one.type, one.mapping_id, one.before, one.after, provider=provider) for one in news]
+        await self.connection.execute(audit.insert(), lines)
+        changed = [
+            self._event(one.type, provider, one.mapping_id, {"before": one.before, "after": one.after}) for one in news
+        ]
+        await self._announce(provider, changed)
+
+    def _line(
+        self,
+        action: str,
+        subject: str,
+        before: Any,
+        after: Any,
+        *,
+        provider: str | None,
+        organisation_id: str | None = None,
+    ) -> dict[str, Any]:
+        return {
+            "revision": self.revision,
+            "at_us": self.now_us,
+            "actor": self.actor.name,
+            "token_id": self.actor.token_id,
+            "request_id": self.actor.request_id,
+            "organisation_id": organisation_id,
+            "provider": provider,
+            "action": action,
+            "subject": subject,
+            "before": before,
+            "after": after,
+        }
+
+    def _event(self, type: str, provider: str, mapping_id: str, data: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "id": self.new_event_id(),
+            "revision": self.revision,
+            "at_us": self.now_us,
+            "type": type,
+            "provider": provider,
+            "mapping_id": mapping_id,
+            "data": data,
+        }
+
+    async def _announce(self, provider: str, new_events: list[dict[str, Any]]) -> None:
+        await self.connection.execute(events.insert(), new_events)
+        query = sa.select(webhooks.c.id, webhooks.c.event_types).where(
+            webhooks.c.provider == provider, webhooks.c.removed_at_us.is_(None), webhooks.c.disabled_at_us.is_(None)
         )
-        wanting = await self.connection.execute(
-            sa.select(webhooks.c.id, webhooks.c.event_types).where(
-                webhooks.c.provider == provider, webhooks.c.removed_at_us.is_(None)
-            )
-        )
+        wanting = (await self.connection.execute(query)).all()
         rows = [
-            {"event_id": event_id, "webhook_id": row.id, "due_at_us": self.now_us, "fence": 0, "attempts": 0}
-            for row in wanting
-            if type in row.event_types
+            {"event_id": new["id"], "webhook_id": hook.id, "due_at_us": self.now_us, "fence": 0, "attempts": 0}
+            for hook in wanting
+            for new in new_events
+            if new["type"] in hook.event_types
         ]
         if rows:
             await self.connection.execute(deliveries.insert(), rows)

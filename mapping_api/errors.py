@@ -8,6 +8,8 @@
     │   └── ModelNotFound         with the hub's own error code, for its clients
     ├── Conflict (409)            it is there already; names the one that is
     ├── PreconditionFailed (412)  it was changed since it was read
+    ├── TooLarge (413)            a body that is too large
+    ├── UnsupportedMedia (415)    a body in another form than JSON
     ├── KeyReused (422)           an Idempotency-Key that came before with another request
     ├── TooMany (429)
     └── Unavailable (503)         something we depend on does not answer; nothing was done
@@ -18,6 +20,7 @@ Every message says what was expected, what came, and what to do.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from roadworthy.errors import RoadworthyError
 
@@ -34,8 +37,8 @@ class Refusal(RoadworthyError):
         self.headers = dict(headers or {})
 
     @property
-    def body(self) -> dict[str, str]:
-        """The body of the answer: {"error": the message}."""
+    def body(self) -> dict[str, Any]:
+        """The body of the answer: {"error": the message}, and more where a subclass says so."""
         return {"error": str(self)}
 
 
@@ -51,8 +54,10 @@ class Unauthorized(Refusal):
     status_code = 401
 
     def __init__(self, message: str) -> None:
-        """Names the scheme, as RFC 9110 section 11.6.1 asks."""
-        super().__init__(message, headers={"WWW-Authenticate": 'Bearer realm="roadworthy"'})
+        """Names the scheme, as RFC 9110 section 11.6.1 asks, and says why where the official Python client looks."""
+        super().__init__(
+            message, headers={"WWW-Authenticate": 'Bearer realm="roadworthy"', "X-Error-Message": _in_header(message)}
+        )
 
 
 class Forbidden(Refusal):
@@ -72,7 +77,7 @@ class ModelNotFound(NotFound):
 
     def __init__(self, message: str) -> None:
         """`message` goes into the header too, where the client looks for it."""
-        super().__init__(message, headers={"X-Error-Code": "RepoNotFound", "X-Error-Message": message})
+        super().__init__(message, headers={"X-Error-Code": "RepoNotFound", "X-Error-Message": _in_header(message)})
 
 
 class Conflict(Refusal):
@@ -86,7 +91,7 @@ class Conflict(Refusal):
         self.existing_id = existing_id
 
     @property
-    def body(self) -> dict[str, str]:
+    def body(self) -> dict[str, Any]:
         """The message, and the id of the one that is there."""
         return {"error": str(self), "_id": self.existing_id}
 
@@ -95,6 +100,18 @@ class PreconditionFailed(Refusal):
     """`If-Match` named a version that is not the present one."""
 
     status_code = 412
+
+
+class TooLarge(Refusal):
+    """The body is larger than the service reads."""
+
+    status_code = 413
+
+
+class UnsupportedMedia(Refusal):
+    """The body is in another form than JSON, or compressed."""
+
+    status_code = 415
 
 
 class KeyReused(Refusal):
@@ -117,3 +134,8 @@ class Unavailable(Refusal):
     def __init__(self, message: str, retry_after_s: int = 5) -> None:
         """`retry_after_s` becomes the header Retry-After, in seconds."""
         super().__init__(message, headers={"Retry-After": str(retry_after_s)})
+
+
+def _in_header(message: str) -> str:
+    """The message as a header may carry it: printable ASCII, whatever the caller put into a name."""
+    return message.encode("unicode_escape").decode("ascii")[:1024]

@@ -50,6 +50,15 @@ class Item:
         """What is mapped, as the list shows it. With provider and task it names the item."""
         return self.hf_model if self.hf_model is not None else tag_filter_source(self.tags or ())
 
+    def in_full(self) -> dict[str, Any]:
+        """What a partner wrote, as a new mapping of it would show, without an id."""
+        terms: dict[str, Any] = {"type": "single-model", "task": self.task}
+        if self.tags is None:
+            terms["hfModel"] = self.hf_model
+        else:
+            terms |= {"type": "tag-filter", "tags": sorted(self.tags), "adapterType": self.adapter_type}
+        return terms | {"providerModel": self.provider_model, "status": self.status or "staging"}
+
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
@@ -62,7 +71,7 @@ class Mapping:
     hf_model: str | None
     tags: tuple[str, ...] | None
     provider_model: str
-    adapter_type: str | None
+    adapter_type: Literal["lora"] | None
     status: Status
     created_at_us: int
     updated_at_us: int
@@ -82,12 +91,8 @@ class Mapping:
 
     def in_full(self) -> dict[str, Any]:
         """Everything a partner wrote, with the id: for the audit log, events and single reads."""
-        item: dict[str, Any] = {"_id": self.id, "type": "single-model", "task": self.task}
-        if self.tags is None:
-            item["hfModel"] = self.hf_model
-        else:
-            item |= {"type": "tag-filter", "tags": list(self.tags), "adapterType": self.adapter_type}
-        return item | {"providerModel": self.provider_model, "status": self.status}
+        item = Item(self.task, self.provider_model, self.hf_model, self.tags, self.adapter_type, self.status)
+        return {"_id": self.id} | item.in_full()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +118,5 @@ class Provider:
     slug: str
     organisation_id: str
     in_clients: bool
+    organisation: str = ""
+    """The name of the organisation behind it."""

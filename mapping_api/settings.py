@@ -1,35 +1,187 @@
-"""The service's settings: `[server]` in `roadworthy.toml`, or variables that begin with ROADWORTHY_."""
+"""The service's settings: flags, variables that begin with ROADWORTHY_, and `[server]` in `roadworthy.toml`.
+
+What comes first of these wins. Secrets come from the environment alone: a settings file is
+copied, committed and shown, as a key in it would be.
+"""
 
 from __future__ import annotations
 
+import difflib
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
+from roadworthy.config import read_toml, validate
 from roadworthy.database import DEFAULT_URL
+from roadworthy.errors import ConfigError
+from roadworthy.logs import Format, Level
+
+PREFIX = "ROADWORTHY_"
+FILE = Path("roadworthy.toml")
+TABLE = "server"
+MASKED = "***"
+
+Limit = Annotated[int, Field(ge=0)]
 
 
 class ServiceSettings(BaseSettings):
     """What can be set. Each has the environment variable ROADWORTHY_ and its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="ROADWORTHY_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
     database_url: str = DEFAULT_URL
+    """SQLite or PostgreSQL. With a password only in the environment."""
     host: str = "127.0.0.1"
+    """The address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """0 picks a free one; the first line printed tells which."""
+    public_url: Annotated[str, Field(pattern=r"^(https?://[^\s<>?#]+)?$")] = ""
+    """Where the public reaches the service, for links to next pages; by default, where each request came to."""
     model_catalogue: str = "builtin"
     """"builtin", "hub", or the path of a file of JSON lines."""
+    catalogue_refresh_s: Annotated[float, Field(ge=60)] = 21_600
+    """How often the facts of each mapped model and tag filter are asked for again."""
+    hub_endpoint: str | None = None
+    """The hub's URL; None is the one of `huggingface_hub`."""
+    hub_token: SecretStr | None = None
+    """With it the hub also tells of private models that it may read."""
+    hub_timeout_s: Annotated[float, Field(gt=0, le=300)] = 8
+    hub_concurrency: Annotated[int, Field(ge=1, le=64)] = 8
+    hub_matches_max: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    """Of how many models, most downloaded first, one tag filter is followed."""
+    stale_reads_s: Annotated[float, Field(ge=0, le=3600)] = 60
+    """How long public hub reads go on from the last copy while the database does not answer."""
     allow_private_targets: bool = False
     """Whether partners may register URLs on loopback and private networks."""
+    log_format: Format = "auto"
+    """"json", "text", or "auto": text on a terminal, JSON elsewhere."""
+    log_level: Level = "info"
+    """The least that is written: "debug", "info", "warning" or "error"."""
+    shutdown_timeout_s: Annotated[int, Field(ge=0, le=3600)] = 20
+    """How long requests that run when the service is asked to stop may go on."""
+    shutdown_delay_s: Annotated[float, Field(ge=0, le=600)] = 0.0
+    """How long new requests are still taken after that, while /readyz says 503 and load balancers turn away."""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 1_000_000
+    """The largest body of a request."""
+    max_bulk_body_bytes: Annotated[int, Field(ge=1024)] = 16_000_000
+    """The largest body of a bulk request, a whole desired mapping."""
+    secret_key: SecretStr | None = None
+    """What secrets are encrypted with; `roadworthy secret-key new` makes one. Several, with commas: see `sealing`."""
+    webhook_timeout_s: Annotated[float, Field(gt=0, le=60)] = 15.0
+    """How long a receiver of webhooks may take to answer."""
+
+    anonymous_reads_per_minute: Limit = 6_000
+    """Requests without a valid token, by address; 0 is no limit, here and below. Each process counts for itself."""
+    anonymous_writes_per_minute: Limit = 600
+    token_reads_per_minute: Limit = 12_000
+    token_writes_per_minute: Limit = 6_000
+    failed_authentications_per_minute: Limit = 60
+    """By address."""
+    trusted_proxies: str = ""
+    """Addresses of proxies whose X-Forwarded-For is believed, with commas between; "*" believes everyone."""
 
     def catalogue_file(self) -> Path | None:
-        """The path of the catalogue's file; None for the built-in one."""
-        return None if self.model_catalogue == "builtin" else Path(self.model_catalogue)
+        """The path of the catalogue's file; None for the built-in one, and for the hub."""
+        return None if self.model_catalogue in {"builtin", "hub"} else Path(self.model_catalogue)
+
+    def secrets(self) -> list[str]:
+        """Every value that must stand in no log."""
+        values = [getattr(self, name) for name in type(self).model_fields]
+        secret = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        password = _password(self.database_url)
+        return [*secret, password] if password else secret
 
 
-def read_settings(flags: Mapping[str, Any]) -> ServiceSettings:
-    """The settings of flags and environment, flags first. A flag that is None was not given."""
-    return ServiceSettings(**{name: value for name, value in flags.items() if value is not None})
+@dataclass(frozen=True)
+class Origins:
+    """The settings, and where each value came from."""
+
+    settings: ServiceSettings
+    origins: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Name, value for eyes, origin of every setting."""
+        return [(name, _shown(getattr(self.settings, name)), origin) for name, origin in self.origins.items()]
+
+
+def read_settings(flags: Mapping[str, Any], config: Path | None = None) -> ServiceSettings:
+    """The settings of flags, environment and file, in this order. A flag that is None was not given."""
+    return gather(flags, config).settings
+
+
+def gather(flags: Mapping[str, Any], config: Path | None = None) -> Origins:
+    """The settings and their origins. Raises `ConfigError` for what cannot be used.
+
+    `config` is a settings file; without one `roadworthy.toml` is read where it is there and has the table.
+    """
+    path = config if config is not None else FILE if FILE.exists() else None
+    table = _table(path) if path is not None else {}
+    given = {name: value for name, value in flags.items() if value is not None}
+    environment = EnvSettingsSource(ServiceSettings)()
+    origins = dict.fromkeys(ServiceSettings.model_fields, "default")
+    origins |= {name: f"{path}" for name in table if name in origins}
+    origins |= {name: f"environment, {PREFIX}{name.upper()}" for name in environment}
+    origins |= {name: "flag" for name in given if name in origins}
+    # Each source is judged by itself, so that a message names it. The model reads the environment on its own.
+    validate(ServiceSettings, {}, "the environment")
+    validate(ServiceSettings, table, f"[{TABLE}] in {path}")
+    settings = validate(ServiceSettings, {**table, **environment, **given}, "the command line")
+    return Origins(settings, origins, tuple(_misspelt()))
+
+
+def _table(path: Path) -> dict[str, Any]:
+    tables = read_toml(path)
+    if TABLE not in tables:
+        near = difflib.get_close_matches(TABLE, tables, n=1)
+        if near:
+            raise ConfigError(f"{path}: there is no table [{near[0]}]; did you mean [{TABLE}]?")
+        return {}
+    table = tables[TABLE]
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {TABLE} must be a table, `[{TABLE}]`; got {table!r}")
+    for name, value in table.items():
+        if _is_secret(name) or (name == "database_url" and _password(value)):
+            what = "a database URL with a password" if name == "database_url" else "a secret"
+            raise ConfigError(
+                f"{path}: {TABLE}.{name}: {what} does not belong into a file; "
+                f"set the environment variable {PREFIX}{name.upper()} instead"
+            )
+    return dict(table)
+
+
+def _is_secret(name: str) -> bool:
+    field = ServiceSettings.model_fields.get(name)
+    return field is not None and "SecretStr" in repr(field.annotation)
+
+
+def _password(url: Any) -> str | None:
+    try:
+        return make_url(url).password
+    except (ArgumentError, ValueError, AttributeError):
+        return None
+
+
+def _misspelt() -> list[str]:
+    known = [PREFIX + name.upper() for name in ServiceSettings.model_fields]
+    warnings = []
+    for name in sorted(os.environ):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.9) if name.startswith(PREFIX) else []
+        if near and name not in known:
+            warnings.append(f"the environment variable {name} is not known and was not read; did you mean {near[0]}?")
+    return warnings
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return MASKED
+    if isinstance(value, str) and _password(value):
+        return make_url(value).render_as_string(hide_password=True)
+    return str(value)

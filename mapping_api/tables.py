@@ -111,6 +111,7 @@ removals = sa.Table(
     metadata,
     sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("mapping_id", Id, primary_key=True),
+    sa.Column("provider", sa.String(64), nullable=False),
 )
 """Mappings that are gone, so that readers who keep a copy can drop them too."""
 
@@ -159,10 +160,14 @@ events = sa.Table(
     sa.Column("at_us", sa.BigInteger, nullable=False),
     sa.Column("type", sa.String(64), nullable=False),
     sa.Column("provider", sa.String(64), nullable=False),
-    sa.Column("mapping_id", Id, nullable=False, index=True),
+    sa.Column("mapping_id", Id, index=True),
     sa.Column("data", JsonColumn, nullable=False),
+    sa.Index(None, "provider", "revision"),
 )
-"""What others may want to hear of, written in the transaction of the change itself."""
+"""What others may want to hear of, written in the transaction of the change itself.
+
+Ids sort by revision. `mapping_id` is None for a test of a webhook, which is of no mapping.
+"""
 
 webhooks = sa.Table(
     "webhooks",
@@ -173,6 +178,8 @@ webhooks = sa.Table(
     sa.Column("event_types", JsonColumn, nullable=False),
     sa.Column("secret_sealed", sa.Text, nullable=False),
     sa.Column("created_at_us", sa.BigInteger, nullable=False),
+    sa.Column("disabled_at_us", sa.BigInteger),
+    sa.Column("disabled_reason", sa.String(200)),
     sa.Column("removed_at_us", sa.BigInteger),
 )
 """`secret_sealed` is the signing secret, encrypted with the service's own key."""
@@ -186,10 +193,11 @@ deliveries = sa.Table(
     sa.Column("lease_until_us", sa.BigInteger),
     sa.Column("fence", sa.Integer, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("last_attempt_at_us", sa.BigInteger),
     sa.Column("delivered_at_us", sa.BigInteger),
     sa.Column("last_status", sa.Integer),
     sa.Column("last_error", sa.Text),
-    sa.Index(None, "due_at_us"),
+    sa.Index(None, "webhook_id", "due_at_us"),
 )
 """One event for one webhook. `due_at_us` is None once it is delivered or given up."""
 
@@ -197,6 +205,7 @@ idempotency = sa.Table(
     "idempotency",
     metadata,
     sa.Column("provider", sa.String(64), primary_key=True),
+    sa.Column("organisation_id", Id, primary_key=True),
     sa.Column("key", sa.String(255), primary_key=True),
     sa.Column("request_digest", sa.String(64), nullable=False),
     sa.Column("status_code", sa.Integer, nullable=False),

@@ -31,6 +31,15 @@ from roadworthy.mapping_api.store import organisations
 
 FLUX_LORA = ["lora", "base_model:adapter:black-forest-labs/FLUX.1-dev"]
 
+UNLIMITED = ServiceSettings(
+    anonymous_reads_per_minute=0,
+    anonymous_writes_per_minute=0,
+    token_reads_per_minute=0,
+    token_writes_per_minute=0,
+    failed_authentications_per_minute=0,
+)
+"""Without limits of requests: tests ask more in a minute than a caller would."""
+
 
 class PostgresServer:
     """A PostgreSQL of this test process, from a wheel; its databases are copies of one migrated template."""
@@ -159,7 +168,7 @@ async def serving(
     url: str, catalogue: ModelCatalogue | None = None, settings: ServiceSettings | None = None
 ) -> AsyncIterator[Running]:
     """The service on the database at `url`, reached without a socket."""
-    service = Service(Database(url), catalogue or FileCatalogue(), settings or ServiceSettings())
+    service = Service(Database(url), catalogue or FileCatalogue(), settings or UNLIMITED)
     app = create_app(service)
     transport = httpx.ASGITransport(app)
     async with (

@@ -22,8 +22,6 @@ from roadworthy.validator.store.due import Bounds, Claim, NextTurn
 from roadworthy.validator.suspicion import Doubts
 from roadworthy.validator.tables import due, health
 
-DELISTED = "mapping.delisted"
-RELISTED = "mapping.relisted"
 BRAKE_ON = "validator.brake_on"
 BRAKE_OFF = "validator.brake_off"
 PROVIDER_DOWN = "provider.down"
@@ -61,7 +59,9 @@ class Publication:
         self._policy = policy
         self._known: dict[str, rules.Health] = {}
         self._changed: dict[str, rules.Health] = {}
-        self._verdicts: list[Validation] = []
+        self._verdicts: dict[str, Validation] = {}
+        self._told: dict[str, dict[str, Any]] = {}
+        self._provider_of: dict[str, str] = {}
 
     async def publish(self, finished: Sequence[Finished]) -> int:
         """Publish the runs that still hold their lease. Returns how many these were."""
@@ -74,11 +74,14 @@ class Publication:
         minutes = await providers.last_minutes(self._connection, self._now_us, self._policy.doubts)
         braked = await self._brake(suspicion.brake(minutes, self._policy.doubts))
         for each in runs:
-            await self._apply(each.claim.mapping_id, each.claim.provider, each.outcome, braked=braked)
+            self._apply(each.claim.mapping_id, each.claim.provider, each.outcome, braked=braked)
         if not braked:
             await self._watch_providers(runs, minutes)
         await health_rows.keep(self._connection, self._changed, self._now_us)
-        await validations.publish(self._opened, self._verdicts)
+        published = await validations.publish_all(self._opened, list(self._verdicts.values()), self._told)
+        for mapping_id in published & self._told.keys():
+            kind = validations.BROUGHT_BACK if self._changed[mapping_id].active else validations.TAKEN_OFF
+            await self._opened.announce(kind, self._provider_of[mapping_id], mapping_id, self._told[mapping_id])
         return len(runs)
 
     def _before(self, mapping_id: str) -> rules.Health:
@@ -96,23 +99,25 @@ class Publication:
         )
         return NextTurn(run.claim, due_at_us, urgency)
 
-    async def _apply(self, mapping_id: str, provider: str, outcome: Outcome, *, braked: bool = False) -> None:
+    def _apply(self, mapping_id: str, provider: str, outcome: Outcome, *, braked: bool = False) -> None:
         before = self._before(mapping_id)
         after = rules.after(before, outcome, self._now_us, self._policy.thresholds, braked=braked)
-        self._known[mapping_id] = self._changed[mapping_id] = after
         if outcome.result is not Result.IN_DOUBT:
-            self._verdicts.append(_verdict(mapping_id, after, outcome, self._now_us))
-        if after.active != before.active:
-            await self._tell(mapping_id, provider, before, after, outcome.findings)
+            self._verdicts[mapping_id] = _verdict(mapping_id, after, outcome, self._now_us)
+        self._becomes(mapping_id, provider, before, after, outcome.findings)
 
-    async def _tell(
+    def _becomes(
         self, mapping_id: str, provider: str, before: rules.Health, after: rules.Health, findings: Findings = ()
     ) -> None:
-        kind = RELISTED if after.active else DELISTED
-        was = {"state": before.state, "reason": before.reason}
-        told = {"state": after.state, "reason": after.reason, "findings": list(findings)}
-        await self._opened.record(kind, mapping_id, provider=provider, before=was, after=told)
-        await self._opened.announce(kind, provider, mapping_id, told)
+        self._known[mapping_id] = self._changed[mapping_id] = after
+        if after.active != before.active:
+            self._provider_of[mapping_id] = provider
+            self._told[mapping_id] = {
+                "was": {"state": before.state, "reason": before.reason},
+                "state": after.state,
+                "reason": after.reason,
+                "findings": list(findings),
+            }
 
     async def _brake(self, pulled: bool) -> bool:
         """Put the brake on or take it off, and say whether it is on.
@@ -148,9 +153,10 @@ class Publication:
             delisted_at_us=before.delisted_at_us[:-1],
             reason="held: most providers fail in the same minutes, so the validator doubts itself",
         )
-        self._known[mapping_id] = self._changed[mapping_id] = restored
-        await validations.set_active(self._opened, mapping_id, active=True)
-        await self._tell(mapping_id, provider, before, restored)
+        last = await validations.find(self._connection, mapping_id)
+        if last is not None:
+            self._verdicts[mapping_id] = replace(last, active=True)
+        self._becomes(mapping_id, provider, before, restored)
 
     async def _watch_providers(self, runs: Sequence[Finished], minutes: dict[str, suspicion.Minutes]) -> None:
         down = await providers.which_are_down(self._connection)
@@ -176,7 +182,7 @@ class Publication:
         said = f"{provider} is down as a whole, as {canary.claim.mapping_id} shows: {canary.outcome.summary}"
         outcome = Outcome(Result.FAILS, canary.outcome.error_class, said)
         for mapping_id, _ in waiting:
-            await self._apply(mapping_id, provider, outcome)
+            self._apply(mapping_id, provider, outcome)
         later_us = self._now_us + self._policy.periods.retest_s * SECOND_US
         await due_rows.postpone(self._connection, waiting, later_us, Urgency.RETEST)
 

@@ -8,8 +8,25 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 import roadworthy
-from roadworthy.mapping_api.api import failures, hub, partner
+from roadworthy.mapping_api.api import (
+    access,
+    audit,
+    bulk,
+    catalogue_v1,
+    docs,
+    failures,
+    hub,
+    operation,
+    partner,
+    tasks,
+    webhooks,
+)
+from roadworthy.mapping_api.api.body_limit import BodyLimit
+from roadworthy.mapping_api.api.headers import AnswerHeaders, Heads
+from roadworthy.mapping_api.api.limits import RateLimits
+from roadworthy.mapping_api.api.logs import Observed
 from roadworthy.mapping_api.api.request_ids import RequestIds
+from roadworthy.mapping_api.api.waking import WakeAfterWrites
 from roadworthy.mapping_api.service import Service
 
 
@@ -29,11 +46,33 @@ def create_app(service: Service) -> FastAPI:
         version=roadworthy.__version__,
         summary="Which inference provider serves which hub model, under what name, and how well.",
         lifespan=lifespan,
+        docs_url=None,
+        responses=failures.documented(429),
         redoc_url=None,
     )
     app.state.service = service
+    app.state.operation = operation.Operation(service)
     failures.install(app)
     app.include_router(partner.router)
+    app.include_router(bulk.router)
     app.include_router(hub.router)
+    app.include_router(tasks.router)
+    app.include_router(catalogue_v1.router)
+    app.include_router(webhooks.router)
+    app.include_router(access.router)
+    app.include_router(audit.router)
+    app.include_router(operation.router)
+    docs.install(app)
+    # The last one added is the outermost.
+    app.add_middleware(WakeAfterWrites, wake=service.deliverer.wake)
+    app.add_middleware(Heads)
+    app.add_middleware(
+        BodyLimit,
+        limit_bytes=service.settings.max_body_bytes,
+        bulk_limit_bytes=service.settings.max_bulk_body_bytes,
+    )
+    app.add_middleware(RateLimits, settings=service.settings)
+    app.add_middleware(Observed, metrics=app.state.operation.metrics)
+    app.add_middleware(AnswerHeaders)
     app.add_middleware(RequestIds)
     return app

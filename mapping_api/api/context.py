@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Header, Path, Request
+from fastapi import Depends, Path, Request
 from fastapi.security import HTTPBearer
 
 from roadworthy.mapping_api.access import Caller, authenticate
@@ -17,23 +17,47 @@ from roadworthy.mapping_api.view import View
 BEARER = HTTPBearer(auto_error=False, description="A token made with `roadworthy token create`.")
 
 
-def _service(request: Request) -> Service:
+# All of these are coroutines: FastAPI would run plain functions in a thread, which costs more than they do.
+# And they take the service from the request: each dependency of a dependency costs as much as a read itself.
+def _at(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
+
+
+async def _service(request: Request) -> Service:
+    return _at(request)
 
 
 ServiceOf = Annotated[Service, Depends(_service)]
 
 
-async def _view(service: ServiceOf) -> View:
-    return await service.view.fresh()
+async def _view(request: Request) -> View:
+    return await _at(request).view.fresh()
 
 
 FreshView = Annotated[View, Depends(_view)]
 
 
-async def _caller(request: Request, service: ServiceOf) -> Caller:
-    return await authenticate(service.database, request.headers.get("authorization"))
+async def _public_view(request: Request) -> View:
+    service = _at(request)
+    age_s = await service.view.fresh_or_recent(service.settings.stale_reads_s)
+    if age_s:
+        request.state.stale = True
+    return service.view
+
+
+PublicView = Annotated[View, Depends(_public_view)]
+"""For the hub's public reads, which go on for a bounded time without the database, and say so in `Warning`."""
+
+
+async def _caller(request: Request) -> Caller:
+    service = _at(request)
+    caller = await authenticate(service.database, request.headers.getlist("authorization"))
+    request.state.caller = caller  # for the log
+    if caller.token_id is not None:
+        request.state.token_id = caller.token_id  # for the rate limits
+        service.last_uses.note(caller.token_id)
+    return caller
 
 
 CallerOf = Annotated[Caller, Depends(_caller)]
@@ -50,11 +74,17 @@ async def _provider(provider: Slug, view: FreshView) -> Provider:
 ProviderOf = Annotated[Provider, Depends(_provider)]
 
 
-def _actor(request: Request, caller: CallerOf) -> Actor:
+async def _writer(provider: ProviderOf, caller: CallerOf) -> Caller:
+    caller.require(provider, "write")
+    return caller
+
+
+WriterOf = Annotated[Caller, Depends(_writer)]
+"""The caller, who may write to the provider in the path. Name it before the body, so that a stranger's is not read."""
+
+
+async def _actor(request: Request, caller: CallerOf) -> Actor:
     return caller.actor(request.state.request_id)
 
 
 ActorOf = Annotated[Actor, Depends(_actor)]
-IfMatch = Annotated[
-    str | None, Header(description="Do it only if the ETag is still this one; 412 otherwise.", max_length=256)
-]

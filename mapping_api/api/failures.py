@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from roadworthy.database import DatabaseUnavailableError
 from roadworthy.mapping_api.errors import BadRequest, Refusal, Unavailable
@@ -39,6 +40,7 @@ _MEANINGS = {
     409: "It exists already.",
     412: "It was changed since it was read.",
     413: "The body is too large.",
+    415: "The body is not JSON in UTF-8, by its Content-Type or Content-Encoding.",
     422: "The Idempotency-Key came before with another request.",
     429: "More requests than the limit allows; Retry-After says when to go on.",
     503: "Something the service depends on does not answer; Retry-After says when to try again. Nothing was done.",
@@ -74,9 +76,38 @@ def install(app: FastAPI) -> None:
         if error.status_code == 404:
             message = f"there is no {request.url.path} here; /docs lists what there is"
         elif error.status_code == 405:
-            allowed = (error.headers or {}).get("Allow", "")
-            message = f"{request.method} is not possible here; {allowed or '/docs'} is"
+            allowed = ", ".join(_methods(request))
+            return JSONResponse(
+                {"error": f"{request.method} is not possible here; {allowed} is"}, 405, {"Allow": allowed}
+            )
         return JSONResponse({"error": message}, error.status_code, error.headers)
+
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        return _without_unprocessable(described())
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to change what it describes
+
+
+def _without_unprocessable(description: dict[str, Any]) -> dict[str, Any]:
+    """The description without the 422 that FastAPI promises of its own accord: malformed requests get 400 here."""
+    for operations in description.get("paths", {}).values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422", "")):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        description.get("components", {}).get("schemas", {}).pop(name, None)
+    return description
+
+
+def _methods(request: Request) -> list[str]:
+    """What the path of a request can be asked for. Starlette knows only the first route's methods."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)
 
 
 def answer(refusal: Refusal) -> JSONResponse:

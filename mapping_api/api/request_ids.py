@@ -1,4 +1,7 @@
-"""Every answer carries `X-Request-Id`: the caller's own where it is well formed, else a new one."""
+"""Every answer carries `X-Request-Id`: the caller's own where it is well formed, else a new one.
+
+One that was made without the database says so in `Warning` (RFC 7234, section 5.5.1).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADER = "X-Request-Id"
+STALE = '110 - "Response is Stale"'
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
@@ -30,7 +34,10 @@ class RequestIds:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[HEADER] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[HEADER] = request_id
+                if scope["state"].get("stale"):
+                    headers["Warning"] = STALE
             await send(message)
 
         await self.app(scope, receive, send_with_id)

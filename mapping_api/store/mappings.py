@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from roadworthy.mapping_api.change import (
     MAPPING_REMOVED,
     MAPPING_STATUS_CHANGED,
     Change,
+    News,
 )
 from roadworthy.mapping_api.errors import Conflict
 from roadworthy.mapping_api.names import new_id
@@ -50,16 +52,9 @@ async def find_source(connection: AsyncConnection, provider: str, task: str, sou
     return None if row is None else from_row(row)
 
 
-async def create(change: Change, provider: str, item: Item) -> Mapping:
-    """A new mapping, `staging` unless the item says otherwise. Raises `Conflict` where it exists already."""
-    existing = await find_source(change.connection, provider, item.task, item.source)
-    if existing is not None:
-        raise Conflict(
-            f"{provider} already maps {item.source} for {item.task}, as {existing.id}. "
-            "Change its status, or delete it and map it again",
-            existing.id,
-        )
-    mapping = Mapping(
+def made(change: Change, provider: str, item: Item) -> Mapping:
+    """The mapping that an item becomes, `staging` unless the item says otherwise. Nothing is written."""
+    return Mapping(
         id=new_id(),
         provider=provider,
         task=item.task,
@@ -73,8 +68,19 @@ async def create(change: Change, provider: str, item: Item) -> Mapping:
         updated_at_us=change.now_us,
         revision=change.revision,
     )
-    await change.connection.execute(mappings.insert().values(**_columns(mapping)))
-    await _tell(change, MAPPING_CREATED, mapping, None, mapping.in_full())
+
+
+async def create(change: Change, provider: str, item: Item) -> Mapping:
+    """A new mapping, `staging` unless the item says otherwise. Raises `Conflict` where it exists already."""
+    existing = await find_source(change.connection, provider, item.task, item.source)
+    if existing is not None:
+        raise Conflict(
+            f"{provider} already maps {item.source} for {item.task}, as {existing.id}. "
+            "Change its status, or delete it and map it again",
+            existing.id,
+        )
+    mapping = made(change, provider, item)
+    await rewrite(change, provider, added=[mapping])
     return mapping
 
 
@@ -87,36 +93,73 @@ async def amend(change: Change, mapping: Mapping, *, status: Status, provider_mo
     """The mapping with another status or provider model. Asked for what it has, it changes nothing."""
     if (mapping.status, mapping.provider_model) == (status, provider_model):
         return mapping
-    after = {"status": status, "provider_model": provider_model}
-    stamps = {"updated_at_us": change.now_us, "revision": change.revision}
-    await change.connection.execute(mappings.update().where(mappings.c.id == mapping.id).values(**after, **stamps))
-    changed = from_columns(_columns(mapping) | after | stamps)
-    kind = MAPPING_CHANGED if provider_model != mapping.provider_model else MAPPING_STATUS_CHANGED
-    await _tell(change, kind, mapping, mapping.in_full(), changed.in_full())
+    changed = amended(change, mapping, status=status, provider_model=provider_model)
+    await rewrite(change, mapping.provider, changed=[(mapping, changed)])
     return changed
+
+
+def amended(change: Change, mapping: Mapping, *, status: Status, provider_model: str) -> Mapping:
+    """The mapping as this change makes it. Nothing is written."""
+    return replace(
+        mapping,
+        status=status,
+        provider_model=provider_model,
+        updated_at_us=change.now_us,
+        revision=change.revision,
+    )
 
 
 async def remove(change: Change, mapping: Mapping) -> None:
     """Remove a mapping, with its published verdict. The audit log keeps what it was."""
-    await change.connection.execute(mappings.delete().where(mappings.c.id == mapping.id))
-    await change.connection.execute(removals.insert().values(revision=change.revision, mapping_id=mapping.id))
-    await _tell(change, MAPPING_REMOVED, mapping, mapping.in_full(), None)
+    await rewrite(change, mapping.provider, removed=[mapping])
 
 
-def from_columns(values: dict[str, Any]) -> Mapping:
-    """A record from its columns."""
-    return Mapping(**values)
+async def rewrite(
+    change: Change,
+    provider: str,
+    *,
+    added: Sequence[Mapping] = (),
+    changed: Sequence[tuple[Mapping, Mapping]] = (),
+    removed: Sequence[Mapping] = (),
+) -> None:
+    """Write any number of changes to a provider's mappings, with an audit line and an event for each.
+
+    A handful of statements whatever the number. `changed` holds each mapping as it was and as it is to be.
+    """
+    execute = change.connection.execute
+    for start in range(0, len(removed), _VALUES_AT_ONCE):
+        ids = [mapping.id for mapping in removed[start : start + _VALUES_AT_ONCE]]
+        await execute(mappings.delete().where(mappings.c.id.in_(ids)))
+    if removed:
+        gone = [{"revision": change.revision, "mapping_id": old.id, "provider": provider} for old in removed]
+        await execute(removals.insert(), gone)
+    if changed:
+        binds: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in _AMENDED}
+        await execute(
+            mappings.update().where(mappings.c.id == sa.bindparam("old_id")).values(**binds),
+            [{"old_id": new.id} | {f"new_{name}": getattr(new, name) for name in _AMENDED} for _, new in changed],
+        )
+    if added:
+        await execute(mappings.insert(), [_columns(mapping) for mapping in added])
+    news = [News(MAPPING_REMOVED, old.id, old.in_full(), None) for old in removed]
+    news += [News(_kind(old, new), old.id, old.in_full(), new.in_full()) for old, new in changed]
+    news += [News(MAPPING_CREATED, new.id, None, new.in_full()) for new in added]
+    await change.tell(provider, news)
+
+
+_VALUES_AT_ONCE = 500
+"""SQLite bounds the values of one statement."""
+_AMENDED = ("status", "provider_model", "updated_at_us", "revision")
+
+
+def _kind(old: Mapping, new: Mapping) -> str:
+    return MAPPING_CHANGED if new.provider_model != old.provider_model else MAPPING_STATUS_CHANGED
 
 
 def _columns(mapping: Mapping) -> dict[str, Any]:
     return {column.name: getattr(mapping, column.name) for column in mappings.c}
 
 
-async def _tell(change: Change, type: str, mapping: Mapping, before: Any, after: Any) -> None:
-    await change.record(type, mapping.id, provider=mapping.provider, before=before, after=after)
-    await change.announce(type, mapping.provider, mapping.id, {"before": before, "after": after})
-
-
-def by_source(items: Sequence[Mapping]) -> dict[tuple[str, str], Mapping]:
+def by_source(items: Iterable[Mapping]) -> dict[tuple[str, str], Mapping]:
     """Mappings by what names them within one provider: task and source."""
     return {(mapping.task, mapping.source): mapping for mapping in items}

@@ -2,6 +2,7 @@
 
     RoadworthyError (4: a fault of the tool)
     ├── UndecidedError (3: nothing can be said, since nothing came)
+    ├── ForbiddenTargetError     an address or URL that outgoing calls may not reach
     └── UsageError (2: wrong usage or configuration)
         ├── ConfigError      a setting, flag or file that cannot be used as it is
         └── RecordingError   a recording that cannot be read
@@ -22,6 +23,10 @@ class UndecidedError(RoadworthyError):
     """The API could not be reached, or did not let us in, before anything could be asked."""
 
     exit_code = 3
+
+
+class ForbiddenTargetError(RoadworthyError):
+    """A URL, or an address its name leads to, that outgoing calls on behalf of others may not reach."""
 
 
 class UsageError(RoadworthyError):

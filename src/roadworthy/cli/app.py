@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from roadworthy.cli import db_commands, mapping_commands, org_commands, secret_key_commands, token_commands
+
 app = typer.Typer(
     name="roadworthy",
     no_args_is_help=True,
@@ -22,6 +24,10 @@ app = typer.Typer(
     help="Become, and stay, a listed inference provider: conformance verdicts with proof.",
     epilog="Exit codes: 0 pass, 1 the provider fails, 2 wrong usage, 3 inconclusive, 4 fault of roadworthy.",
 )
+app.add_typer(mapping_commands.app)
+app.add_typer(org_commands.app, name="org")
+app.add_typer(token_commands.app, name="token")
+app.add_typer(db_commands.app, name="db")
 
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="Only checks at or below this id.")]
 Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="ID", help="No checks at or below this id.")]
@@ -343,13 +349,31 @@ def serve(
     models: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="Facts about models: builtin, hub, or a file of JSON lines.")
     ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(metavar="FORM", help="json, text, or auto: text on a terminal [default: auto].")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error [default: info].")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Settings file [default: roadworthy.toml, if it has [server]].")
+    ] = None,
+    show_settings: Annotated[
+        bool, typer.Option("--show-settings", help="Print every setting and where it came from, and exit.")
+    ] = False,
 ) -> None:
     """Serve the mapping service. Makes and migrates its database by itself."""
-    from roadworthy.cli import serve as command
-    from roadworthy.mapping_api.settings import read_settings
+    from roadworthy.cli.serve import run
 
-    flags = {"port": port, "host": host, "database_url": database, "model_catalogue": models}
-    command.serve(read_settings(flags))
+    flags = {
+        "port": port,
+        "host": host,
+        "database_url": database,
+        "model_catalogue": models,
+        "log_format": log_format,
+        "log_level": log_level,
+    }
+    run(flags, config, show_settings=show_settings)
 
 
 @app.command()
@@ -360,6 +384,9 @@ def demo(
     from roadworthy.cli.demo import run
 
     run(out)
+
+
+app.add_typer(secret_key_commands.app, name="secret-key")
 
 
 def main() -> None:

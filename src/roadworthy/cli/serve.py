@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
 import typer
 import uvicorn
+from sqlalchemy.exc import DBAPIError
 
+from roadworthy import logs
 from roadworthy.database import Database, migrate, shown_url
 from roadworthy.errors import UsageError
 from roadworthy.mapping_api.api.app import create_app
 from roadworthy.mapping_api.model_catalogue import ModelCatalogue
 from roadworthy.mapping_api.model_catalogue.file import FileCatalogue
+from roadworthy.mapping_api.model_catalogue.hub import HubCatalogue
 from roadworthy.mapping_api.service import Service
-from roadworthy.mapping_api.settings import ServiceSettings
+from roadworthy.mapping_api.settings import Origins, ServiceSettings, gather
 from roadworthy.sandbox.server import listen
+
+_log = logs.get("roadworthy.serve")
+
+
+def run(flags: Mapping[str, Any], config: Path | None, *, show_settings: bool) -> None:
+    """Read the settings; show them, or serve with them."""
+    found = gather(flags, config)
+    for warning in found.warnings:
+        typer.echo(f"roadworthy: {warning}", err=True)
+    if show_settings:
+        _show(found)
+    else:
+        serve(found.settings)
 
 
 def serve(settings: ServiceSettings) -> None:
     """Create or migrate the database, then serve until interrupted. The first line printed is the base URL."""
+    logs.configure(settings.log_format, settings.log_level, settings.secrets())
     database = Database(settings.database_url)
-    migrate(database.url)
+    try:
+        migrate(database.url)
+    except DBAPIError as error:
+        reason = str(error.orig).strip().partition("\n")[0]
+        raise UsageError(
+            f"the database {shown_url(database.url)} cannot be used: {logs.hide(reason)}. "
+            "Start it, or name another one with ROADWORTHY_DATABASE_URL"
+        ) from None
     service = Service(database, _catalogue(settings), settings)
     try:
         bound = listen(settings.host, settings.port)
@@ -26,12 +61,89 @@ def serve(settings: ServiceSettings) -> None:
         raise UsageError(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Use --port 0 for a free one."
         ) from None
+    config = server_config(service)
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     typer.echo(f"http://{shown}:{bound.getsockname()[1]}")
     typer.echo(f"database: {shown_url(database.url)}. Stop with Ctrl-C.", err=True)
-    config = uvicorn.Config(create_app(service), log_level="warning", access_log=False)
-    uvicorn.Server(config).run(sockets=[bound])
+    sys.stdout.flush()
+    server = _Server(config, settings.shutdown_delay_s)
+    server.run(sockets=[bound])
+    if not server.started:
+        raise UsageError("the service could not start; the log says why")
+    _log.info("stopped")
+
+
+def server_config(service: Service) -> uvicorn.Config:
+    """How the service is served."""
+    return uvicorn.Config(
+        create_app(service),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=service.settings.shutdown_timeout_s,
+        # uvicorn alone would believe X-Forwarded-For from this machine: every caller could name any address.
+        proxy_headers=bool(service.settings.trusted_proxies),
+        forwarded_allow_ips=service.settings.trusted_proxies,
+    )
+
+
+class _Server(uvicorn.Server):
+    """Stops in order at the first signal, and at once at the second. Being told to stop is no failure: exit code 0."""
+
+    def __init__(self, config: uvicorn.Config, delay_s: float) -> None:
+        super().__init__(config)
+        self._app: Any = config.app
+        self._delay_s = delay_s
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """SIGHUP reads the catalogue's file again."""
+        await super().startup(sockets)
+        if hasattr(signal, "SIGHUP"):  # not on Windows
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._app.state.service.upkeep.wake)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Uvicorn's own raises the signal again in the end, which would make it the exit code."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal: not ready any more, then stop."""
+        del frame
+        operation = self._app.state.operation
+        if operation.stopping:
+            os._exit(128 + sig)
+        operation.stopping = True
+        _log.info("stopping", signal=signal.Signals(sig).name, in_flight=operation.metrics.in_flight)
+        if not self.started or not self._delay_s:
+            self.should_exit = True
+            return
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(loop.call_later, self._delay_s, self._stop)
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+
+def _show(found: Origins) -> None:
+    rows = found.rows()
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for name, value, origin in rows:
+        typer.echo(f"{name:<{widths[0]}}  {value:<{widths[1]}}  ({origin})")
 
 
 def _catalogue(settings: ServiceSettings) -> ModelCatalogue:
-    return FileCatalogue(settings.catalogue_file())
+    if settings.model_catalogue != "hub":
+        return FileCatalogue(settings.catalogue_file())
+    token = settings.hub_token
+    return HubCatalogue(
+        settings.hub_endpoint,
+        None if token is None else token.get_secret_value(),
+        timeout_s=settings.hub_timeout_s,
+        concurrency=settings.hub_concurrency,
+        matches_max=settings.hub_matches_max,
+    )

@@ -5,7 +5,8 @@ the write lock from its first statement on SQLite, so that a transaction never f
 way for want of it. Times are integers, microseconds since 1970 UTC, told by the database.
 """
 
-from roadworthy.database.engine import DEFAULT_URL, Database, DatabaseUnavailableError, shown_url
+from roadworthy.database.engine import DEFAULT_URL, Database, async_url
+from roadworthy.database.failures import DatabaseUnavailableError, shown_url
 from roadworthy.database.migrate import head, migrate, migrated_to
 from roadworthy.database.schema import JsonColumn, metadata
 
@@ -14,6 +15,7 @@ __all__ = [
     "Database",
     "DatabaseUnavailableError",
     "JsonColumn",
+    "async_url",
     "head",
     "metadata",
     "migrate",

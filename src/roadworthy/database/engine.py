@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,15 +11,20 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from roadworthy.errors import ConfigError, RoadworthyError
+from roadworthy.database.failures import told
+from roadworthy.database.migrate import check_folder, postgres_extra
+from roadworthy.errors import ConfigError
 
 DEFAULT_URL = "sqlite:///roadworthy.db"
 LOCK_TIMEOUT_S = 10
-"""How long a writer waits for the other writers of the same SQLite file."""
+"""How long a writer waits for a lock that another process holds."""
+TURN_TIMEOUT_S = 30
+"""How long a transaction waits for one of this process's connections."""
+IDLE_TIMEOUT_S = 60
+"""PostgreSQL ends a transaction that asked nothing for so long: its process hangs, and others wait for its locks."""
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 _NOW_US = {
@@ -30,10 +36,6 @@ _NOW_US = {
 }
 
 
-class DatabaseUnavailableError(RoadworthyError):
-    """The database did not answer, refused the connection, or stayed locked. What was being done was not done."""
-
-
 class Database:
     """One database, open. Close it with `close()`."""
 
@@ -43,31 +45,31 @@ class Database:
         self.dialect: Literal["sqlite", "postgresql"] = (
             "sqlite" if self.url.drivername.startswith("sqlite") else "postgresql"
         )
+        # Readers have connections of their own: however many writers queue for a lock, reading goes on.
         if self.dialect == "sqlite":
-            self._reader = _sqlite_engine(self.url, "BEGIN", pool_size)
+            self._reader = _sqlite_engine(self.url, pool_size, read_only=True)
             # One writer at a time is SQLite's rule; queueing here is fairer than racing for its lock.
-            self._writer = _sqlite_engine(self.url, "BEGIN IMMEDIATE", 1)
+            self._writer = _sqlite_engine(self.url, 1, read_only=False)
         else:
-            self._reader = _postgresql_engine(self.url, pool_size)
-            self._writer = self._reader
+            self._reader = _postgresql_engine(self.url, pool_size, read_only=True)
+            self._writer = _postgresql_engine(self.url, pool_size, read_only=False)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that sees one snapshot and changes nothing. Raises `DatabaseUnavailableError`."""
-        async with _unavailable(self.url), self._reader.connect() as connection:
-            if self.dialect == "postgresql":
-                await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            async with connection.begin():
+        """A transaction that sees one snapshot and can change nothing. Raises `DatabaseUnavailableError`."""
+        with told(self.url):
+            async with self._reader.begin() as connection:
                 yield connection
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that may change; committed at the end, undone by an exception.
+        """A transaction that may change; committed at the end, undone by an exception or a cancellation.
 
         Raises `DatabaseUnavailableError`.
         """
-        async with _unavailable(self.url), self._writer.begin() as connection:
-            yield connection
+        with told(self.url):
+            async with self._writer.begin() as connection:
+                yield connection
 
     async def now_us(self, connection: AsyncConnection) -> int:
         """The database's clock: microseconds since 1970 UTC. Schedules and records use this clock alone."""
@@ -81,15 +83,14 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self._reader.dispose()
-        if self._writer is not self._reader:
-            await self._writer.dispose()
+        await self._writer.dispose()
 
 
 def async_url(url: str) -> URL:
     """The URL with the driver that is used. Raises `ConfigError` for anything but SQLite and PostgreSQL."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise ConfigError(
             f"the database URL {_without_password(url)!r} cannot be read; write sqlite:///roadworthy.db or "
             "postgresql://user:password@host/name"
@@ -104,46 +105,41 @@ def async_url(url: str) -> URL:
     return parsed.set(drivername=_DRIVERS[name])
 
 
-def shown_url(url: URL) -> str:
-    """The URL for people and logs: without its password."""
-    return url.set(drivername=url.drivername.partition("+")[0]).render_as_string(hide_password=True)
-
-
 def _without_password(url: str) -> str:
-    scheme, mark, rest = url.partition("://")
-    return f"{scheme}://***@{rest.rpartition('@')[2]}" if mark and "@" in rest else url
+    scheme, mark, rest = url.rpartition("://")
+    return f"{scheme}{mark}***@{rest.rpartition('@')[2]}" if "@" in rest else url
 
 
-@asynccontextmanager
-async def _unavailable(url: URL) -> AsyncIterator[None]:
-    try:
-        yield
-    except PoolTimeoutError:
-        raise DatabaseUnavailableError(f"every connection to {shown_url(url)} is in use; try again") from None
-    except DBAPIError as error:
-        if not (error.connection_invalidated or isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)):
-            raise
-        reason = str(error.orig).strip().partition("\n")[0]
-        raise DatabaseUnavailableError(f"the database {shown_url(url)} did not serve us: {reason}") from error
+class _SqliteConnection(sqlite3.Connection):
+    """Gives up its locks when it is closed, even if a cancelled task's traceback still holds one of its cursors."""
+
+    def close(self) -> None:
+        """Undo the open transaction, which SQLite itself would keep for as long as a statement lives; then close."""
+        if self.in_transaction:
+            self.rollback()
+        super().close()
 
 
-def _sqlite_engine(url: URL, begin: str, pool_size: int) -> AsyncEngine:
-    path = Path(url.database or "")
-    if not path.parent.is_dir():
-        raise ConfigError(f"the folder of the database {path} does not exist; make it or name another place")
+def _sqlite_engine(url: URL, pool_size: int, *, read_only: bool) -> AsyncEngine:
+    check_folder(Path(url.database or ""))
     engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=LOCK_TIMEOUT_S * 3,
-        connect_args={"timeout": LOCK_TIMEOUT_S},
+        pool_timeout=TURN_TIMEOUT_S,
+        connect_args={"timeout": LOCK_TIMEOUT_S, "factory": _SqliteConnection},
     )
+    # The snapshot of a plain BEGIN is taken by the first question; BEGIN IMMEDIATE waits for the write lock at once.
+    begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
+    pragmas = ["journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"]
+    if read_only:
+        pragmas.append("query_only=ON")
 
     @event.listens_for(engine.sync_engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions by itself
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+        for pragma in pragmas:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
@@ -154,15 +150,20 @@ def _sqlite_engine(url: URL, begin: str, pool_size: int) -> AsyncEngine:
     return engine
 
 
-def _postgresql_engine(url: URL, pool_size: int) -> AsyncEngine:
-    try:
+def _postgresql_engine(url: URL, pool_size: int, *, read_only: bool) -> AsyncEngine:
+    settings = {
+        "lock_timeout": f"{LOCK_TIMEOUT_S}s",
+        "idle_in_transaction_session_timeout": f"{IDLE_TIMEOUT_S}s",
+        "default_transaction_isolation": r"repeatable\ read" if read_only else r"read\ committed",
+        "default_transaction_read_only": "on" if read_only else "off",
+    }
+    options = " ".join([str(url.query.get("options", "")), *(f"-c {name}={value}" for name, value in settings.items())])
+    with postgres_extra():
         return create_async_engine(
             url,
             pool_size=pool_size,
-            max_overflow=pool_size,
-            pool_timeout=10,
-            pool_pre_ping=True,
-            connect_args={"connect_timeout": 5, "application_name": "roadworthy"},
+            max_overflow=0,
+            pool_timeout=TURN_TIMEOUT_S,
+            pool_pre_ping=True,  # the server may have been restarted since
+            connect_args={"connect_timeout": 5, "application_name": "roadworthy", "options": options.strip()},
         )
-    except (NoSuchModuleError, ModuleNotFoundError):
-        raise ConfigError("PostgreSQL needs the extra `postgres`: pip install 'roadworthy[postgres]'") from None

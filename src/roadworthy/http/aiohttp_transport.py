@@ -18,17 +18,20 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD
 
-from roadworthy.errors import ConfigError
+from roadworthy.errors import ConfigError, ForbiddenTargetError
 from roadworthy.http.clock import StampedSocket
 from roadworthy.http.intake import MAX_HEADERS, Intake, head_too_large
 from roadworthy.http.message import Failure, FailureKind, Headers, Limits, Read, Reply, Request, Timings, header
+
+if TYPE_CHECKING:
+    from roadworthy.http.guard import Guard
 
 KEEP_ALIVE_S = 4.0
 """An idle connection is given up after this long: many servers close theirs after 5 s, just as we would ask again."""
@@ -207,18 +210,27 @@ class _Beat:
 class _Connector(aiohttp.TCPConnector):
     """A connector whose sockets are stamped and whose connections tell which request they serve."""
 
-    def __init__(self, tls: ssl.SSLContext | bool, beat: _Beat) -> None:
+    def __init__(self, tls: ssl.SSLContext | bool, beat: _Beat, guard: Guard | None = None) -> None:
         self._stamped: weakref.WeakValueDictionary[int, StampedSocket] = weakref.WeakValueDictionary()
         self._beat = beat
+        self._guard = guard
         super().__init__(
-            limit=0, ssl=tls, socket_factory=self._make_socket, ttl_dns_cache=60, keepalive_timeout=KEEP_ALIVE_S
+            limit=0,
+            ssl=tls,
+            socket_factory=self._make_socket,
+            resolver=guard.resolver if guard else None,
+            use_dns_cache=guard is None,
+            ttl_dns_cache=60,
+            keepalive_timeout=KEEP_ALIVE_S,
         )
         # aiohttp offers no public way to choose the protocol; tests pin what we rely on here.
         make: Callable[..., ResponseHandler] = _Protocol
         self._factory = functools.partial(make, loop=self._loop)
 
     def _make_socket(self, address: Any) -> socket.socket:
-        family, kind, protocol, _, _ = address
+        family, kind, protocol, _, place = address
+        if self._guard is not None:
+            self._guard.permit(place[0])
         made = StampedSocket(family, kind, protocol)
         made.ask_for_stamps()
         self._stamped[made.fileno()] = made
@@ -249,9 +261,11 @@ class AiohttpTransport:
     """Sends requests over HTTP/1.1, TLS verified, without proxies, redirects or cookies.
 
     `ca_file` adds certificates to those of the system. Raises `ConfigError` when it cannot be read.
+    With a `guard` only targets that it lets through are connected to; the guard stays the caller's to close.
     """
 
-    def __init__(self, ca_file: Path | None = None) -> None:
+    def __init__(self, ca_file: Path | None = None, guard: Guard | None = None) -> None:
+        self._guard = guard
         # Without a file of its own it shares the verifying context that aiohttp has made already.
         self._tls: ssl.SSLContext | bool = True
         if ca_file is not None:
@@ -293,7 +307,7 @@ class AiohttpTransport:
             self._keeper.ask_for_stamps()
         if self._session is None or self._session.closed:
             self._session = aiohttp.ClientSession(
-                connector=_Connector(self._tls, self._beat),
+                connector=_Connector(self._tls, self._beat, self._guard),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,
@@ -309,6 +323,8 @@ class AiohttpTransport:
             try:
                 async with asyncio.timeout(watch.left_s):
                     response = await self._ask(request, watch.limits)
+            except ForbiddenTargetError as error:
+                failure = Failure(FailureKind.FORBIDDEN, str(error))
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 failure = watch.failure or Failure(*_why(error, request, watch))
             else:
@@ -330,6 +346,8 @@ class AiohttpTransport:
         return reply
 
     async def _ask(self, request: Request, limits: Limits) -> aiohttp.ClientResponse:
+        if self._guard is not None:
+            self._guard.check(request.url)
         return await self._open().request(
             request.method,
             request.url,

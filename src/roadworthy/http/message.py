@@ -38,6 +38,7 @@ class FailureKind(StrEnum):
     BAD_ENCODING = "bad_encoding"
     NOT_CLOSED = "not_closed"
     NETWORK = "network"
+    FORBIDDEN = "forbidden"
 
     @property
     def is_network(self) -> bool:
@@ -51,6 +52,7 @@ _UNREACHED = {
     FailureKind.CONNECT_TIMEOUT,
     FailureKind.TLS,
     FailureKind.NETWORK,
+    FailureKind.FORBIDDEN,
 }
 
 

@@ -36,21 +36,23 @@ def upgrade() -> None:
         sa.Column("at_us", sa.BigInteger(), nullable=False),
         sa.Column("type", sa.String(length=64), nullable=False),
         sa.Column("provider", sa.String(length=64), nullable=False),
-        sa.Column("mapping_id", sa.String(length=24), nullable=False),
+        sa.Column("mapping_id", sa.String(length=24), nullable=True),
         sa.Column("data", sa.JSON(none_as_null=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
     )
     op.create_index(op.f("ix_events_mapping_id"), "events", ["mapping_id"], unique=False)
+    op.create_index(op.f("ix_events_provider_revision"), "events", ["provider", "revision"], unique=False)
     op.create_index(op.f("ix_events_revision"), "events", ["revision"], unique=False)
     op.create_table(
         "idempotency",
         sa.Column("provider", sa.String(length=64), nullable=False),
+        sa.Column("organisation_id", sa.String(length=24), nullable=False),
         sa.Column("key", sa.String(length=255), nullable=False),
         sa.Column("request_digest", sa.String(length=64), nullable=False),
         sa.Column("status_code", sa.Integer(), nullable=False),
         sa.Column("body", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("created_at_us", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("provider", "key", name=op.f("pk_idempotency")),
+        sa.PrimaryKeyConstraint("provider", "organisation_id", "key", name=op.f("pk_idempotency")),
     )
     op.create_index(op.f("ix_idempotency_created_at_us"), "idempotency", ["created_at_us"], unique=False)
     op.create_table(
@@ -79,6 +81,7 @@ def upgrade() -> None:
         "removals",
         sa.Column("revision", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("mapping_id", sa.String(length=24), nullable=False),
+        sa.Column("provider", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("revision", "mapping_id", name=op.f("pk_removals")),
     )
     op.create_table(
@@ -161,6 +164,8 @@ def upgrade() -> None:
         sa.Column("event_types", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("secret_sealed", sa.Text(), nullable=False),
         sa.Column("created_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("disabled_at_us", sa.BigInteger(), nullable=True),
+        sa.Column("disabled_reason", sa.String(length=200), nullable=True),
         sa.Column("removed_at_us", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["provider"], ["providers.slug"], name=op.f("fk_webhooks_provider")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
@@ -174,6 +179,7 @@ def upgrade() -> None:
         sa.Column("lease_until_us", sa.BigInteger(), nullable=True),
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("last_attempt_at_us", sa.BigInteger(), nullable=True),
         sa.Column("delivered_at_us", sa.BigInteger(), nullable=True),
         sa.Column("last_status", sa.Integer(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
@@ -181,7 +187,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["webhook_id"], ["webhooks.id"], name=op.f("fk_deliveries_webhook_id")),
         sa.PrimaryKeyConstraint("event_id", "webhook_id", name=op.f("pk_deliveries")),
     )
-    op.create_index(op.f("ix_deliveries_due_at_us"), "deliveries", ["due_at_us"], unique=False)
+    op.create_index(op.f("ix_deliveries_webhook_id_due_at_us"), "deliveries", ["webhook_id", "due_at_us"], unique=False)
     op.create_table(
         "validations",
         sa.Column("mapping_id", sa.String(length=24), nullable=False),
@@ -210,7 +216,7 @@ def downgrade() -> None:
     """Remove them all."""
     op.drop_index(op.f("ix_validations_revision"), table_name="validations")
     op.drop_table("validations")
-    op.drop_index(op.f("ix_deliveries_due_at_us"), table_name="deliveries")
+    op.drop_index(op.f("ix_deliveries_webhook_id_due_at_us"), table_name="deliveries")
     op.drop_table("deliveries")
     op.drop_index(op.f("ix_webhooks_provider"), table_name="webhooks")
     op.drop_table("webhooks")
@@ -231,6 +237,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_idempotency_created_at_us"), table_name="idempotency")
     op.drop_table("idempotency")
     op.drop_index(op.f("ix_events_revision"), table_name="events")
+    op.drop_index(op.f("ix_events_provider_revision"), table_name="events")
     op.drop_index(op.f("ix_events_mapping_id"), table_name="events")
     op.drop_table("events")
     op.drop_index(op.f("ix_audit_provider_id"), table_name="audit")
@@ -240,12 +247,17 @@ def downgrade() -> None:
         op.execute("DROP FUNCTION audit_is_append_only")
 
 
+_NO_REPLACE = """CREATE TRIGGER audit_no_replace BEFORE INSERT ON audit
+    WHEN EXISTS (SELECT 1 FROM audit WHERE id = NEW.id)
+    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"""
 _APPEND_ONLY = {
     "sqlite": [
         f"CREATE TRIGGER audit_no_{action.lower()} BEFORE {action} ON audit "
         "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
         for action in ("UPDATE", "DELETE")
-    ],
+    ]
+    # REPLACE removes a row without asking the trigger of DELETE.
+    + [_NO_REPLACE],
     "postgresql": [
         """CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN RAISE EXCEPTION 'the audit log is append-only'; END $$""",

@@ -1,0 +1,128 @@
+"""Reading a request's body as JSON, strictly: whatever comes, the answer is a sentence and never a fault.
+
+FastAPI's own reading takes duplicate keys, NaN and lone surrogates, and reads a body of any
+size before it asks who sent it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Any
+
+from fastapi import Request
+
+from roadworthy.mapping_api.errors import BadRequest, TooLarge, UnsupportedMedia
+
+MAX_DEPTH = 8
+"""No body has a use for more objects and lists within each other."""
+SMALL_BODY_BYTES = 64 * 1024
+"""Larger ones are parsed in a thread, so that others need not wait."""
+
+_JSON = re.compile(r"application/(?:json|[a-z0-9.-]+\+json)", re.IGNORECASE)
+
+
+async def read_json(request: Request, max_bytes: int = SMALL_BODY_BYTES) -> Any:
+    """The body's value. Raises `BadRequest`, `TooLarge` or `UnsupportedMedia`."""
+    raw = await _read(request, max_bytes)
+    if not raw.strip():
+        raise BadRequest("the body is empty; expected a JSON object")
+    _check_media_type(request)
+    if len(raw) <= SMALL_BODY_BYTES:
+        return parse(raw)
+    return await asyncio.to_thread(parse, raw)
+
+
+def parse(raw: bytes) -> Any:
+    """The value of JSON text in UTF-8. Raises `BadRequest`."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the body is not UTF-8, at byte {error.start}; JSON is always sent as UTF-8") from None
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise BadRequest(
+            f"the body is not valid JSON: {error.msg[:1].lower()}{error.msg[1:]} "
+            f"at line {error.lineno}, column {error.colno}"
+        ) from None
+    except RecursionError:
+        raise BadRequest(_TOO_DEEP) from None
+    except ValueError:  # Python bounds the digits of an integer
+        raise BadRequest("the body holds a number of thousands of digits; expected no such number") from None
+    _check(value)
+    return value
+
+
+_TOO_DEEP = f"the body is nested more than {MAX_DEPTH} levels deep; expected a plain object"
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    too_large = TooLarge(f"the body is larger than {max_bytes:,} bytes; send less, or in several requests")
+    promised = request.headers.get("content-length", "")
+    if promised.isascii() and promised.isdigit() and int(promised[:18]) > max_bytes:
+        raise too_large
+    pieces, size = [], 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > max_bytes:
+            raise too_large
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _check_media_type(request: Request) -> None:
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        raise UnsupportedMedia(f"Content-Encoding: expected none, got {encoding[:80]!r}; send the body as it is")
+    given = request.headers.get("content-type", "")
+    media_type, _, parameters = given.partition(";")
+    if not _JSON.fullmatch(media_type.strip()):
+        came = repr(given[:80]) if given else "none"
+        raise UnsupportedMedia(f"Content-Type: expected 'application/json', got {came}; send the body as JSON")
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.strip().partition("=")
+        if name.strip().lower() == "charset" and value.strip().strip('"').lower() not in {"utf-8", "utf8", "us-ascii"}:
+            raise UnsupportedMedia(f"Content-Type: expected the charset utf-8, got {value[:80]!r}")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise BadRequest(f"the key {twice[:80]!a} stands twice in one object of the body; keep one")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise BadRequest(f"the body holds {name}, which is not JSON; leave it out")
+
+
+def _check(value: Any) -> None:
+    """What can neither be stored nor answered: text that is not Unicode, or NUL, which PostgreSQL cannot keep."""
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH + 1:
+            raise BadRequest(_TOO_DEEP)
+        below: list[Any] = []
+        for part in level:
+            if isinstance(part, str):
+                _check_text(part)
+            elif isinstance(part, dict):
+                below += part.keys()
+                below += part.values()
+            elif isinstance(part, list):
+                below += part
+        level = below
+
+
+def _check_text(text: str) -> None:
+    if "\0" in text:
+        raise BadRequest(f"the text {text[:80]!a} holds the character NUL (\\u0000); leave it out")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadRequest(f"the text {text[:80]!a} holds half a surrogate pair; send whole characters") from None

@@ -1,0 +1,106 @@
+"""`roadworthy db`: migrations, status, backup and restore."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+
+from roadworthy.database import async_url, migrate, migrated_to, shown_url
+from roadworthy.database import backup as backups
+from roadworthy.database.migrate import check_known, known_revisions
+from roadworthy.database.status import Status, look
+from roadworthy.errors import RoadworthyError, UsageError
+
+
+def upgrade(database: str, revision: str) -> None:
+    """Bring the database forwards to a revision."""
+    url = async_url(database)
+    _migrate(url, revision, back=False)
+    typer.echo(f"{shown_url(url)} is at revision {migrated_to(url) or 'base'}")
+
+
+def downgrade(database: str, revision: str | None, *, yes: bool) -> None:
+    """Bring the database back to a revision; by default, the one before."""
+    url = async_url(database)
+    current = migrated_to(url)
+    check_known(current)
+    if current is None:
+        raise UsageError(f"{shown_url(url)} has no tables of roadworthy; there is nothing to go back from")
+    known = known_revisions()
+    target = revision or [*known, "base"][known.index(current) + 1]
+    if target in known and known.index(target) <= known.index(current):
+        raise UsageError(f"{shown_url(url)} is at revision {current}; {target} is not older")
+    if not yes:
+        lost = "every row of every table" if target == "base" else "what the older form has no place for"
+        raise UsageError(
+            f"going back from {current} to {target} loses {lost}. Make a backup (`roadworthy db backup FILE`), "
+            "then repeat with --yes"
+        )
+    _migrate(url, target, back=True)
+    typer.echo(f"{shown_url(url)} is at revision {migrated_to(url) or 'base'}")
+
+
+def status(database: str, *, as_json: bool) -> None:
+    """Print where the database stands."""
+    found = look(async_url(database))
+    typer.echo(json.dumps(found.as_json(), indent=2) if as_json else _text(found))
+
+
+def backup(database: str, file: Path) -> None:
+    """Write a backup and say what it holds."""
+    summary = backups.backup(async_url(database), file)
+    if summary.left_out:
+        typer.echo(f"left out, since they are not roadworthy's tables: {', '.join(summary.left_out)}", err=True)
+    typer.echo(f"{file}: {sum(summary.rows.values())} rows of {len(summary.rows)} tables, revision {summary.revision}")
+
+
+def restore(database: str, file: Path) -> None:
+    """Load a backup and say what came."""
+    url = async_url(database)
+    try:
+        summary = backups.restore(url, file)
+    except DBAPIError as error:
+        raise _refused(url, error) from error
+    typer.echo(f"{shown_url(url)}: restored {sum(summary.rows.values())} rows of {len(summary.rows)} tables")
+
+
+def _migrate(url: URL, revision: str, *, back: bool) -> None:
+    try:
+        migrate(url, revision, back=back)
+    except DBAPIError as error:
+        raise _refused(url, error) from error
+
+
+def _refused(url: URL, error: DBAPIError) -> RoadworthyError:
+    reason = str(error.orig).strip().partition("\n")[0]
+    return UsageError(f"{shown_url(url)} refused, and is as it was: {reason}; use a database of roadworthy's own")
+
+
+def _text(found: Status) -> str:
+    if found.revision is None:
+        stand = "no tables of roadworthy yet; `roadworthy db upgrade` makes them"
+    elif found.revision == found.head:
+        stand = "what this version needs"
+    elif found.known:
+        stand = f"this version needs {found.head}; `roadworthy db upgrade`, or `serve`, goes there"
+    else:
+        stand = f"made by a newer roadworthy; this version knows up to {found.head}"
+    width = max(map(len, found.rows), default=0)
+    return "\n".join(
+        [
+            f"database: {found.url}",
+            f"revision: {found.revision or 'none'} ({stand})",
+            f"size: {_size(found.size_bytes)}",
+            *(f"  {table.ljust(width)}  {count:,} rows" for table, count in found.rows.items()),
+        ]
+    )
+
+
+def _size(size_bytes: int) -> str:
+    if size_bytes < 2**20:
+        return f"{size_bytes / 2**10:.0f} KiB"
+    return f"{size_bytes / 2**20:,.1f} MiB"

@@ -1,0 +1,127 @@
+"""`roadworthy db` as its users meet it: what it prints, how it ends, and that a service survives the move."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+
+import pytest
+from services import serving, single
+
+from roadworthy.cli import main
+from roadworthy.database import async_url, head, migrate
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def db(tmp_path, monkeypatch, capsys):
+    """Runs `roadworthy db` in an empty folder; gives what it prints, or how it refuses."""
+    monkeypatch.chdir(tmp_path)
+
+    def go(*arguments, url=None, code=0):
+        monkeypatch.delenv("ROADWORTHY_DATABASE_URL", raising=False)
+        if url is not None:
+            monkeypatch.setenv("ROADWORTHY_DATABASE_URL", url)
+        monkeypatch.setattr(sys, "argv", ["roadworthy", "db", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        done = capsys.readouterr()
+        assert (ended.value.code or 0) == code, done.err
+        if not code:
+            return done.out
+        assert done.out == ""
+        assert done.err.startswith("roadworthy: ")
+        assert done.err.count("\n") == 1, done.err
+        return done.err
+
+    return go
+
+
+def test_the_default_is_a_file_here(db, tmp_path):
+    assert "there is no database at sqlite:///roadworthy.db; make it with" in db("status", code=2)
+    assert not (tmp_path / "roadworthy.db").exists()
+    assert db("upgrade") == f"sqlite:///roadworthy.db is at revision {head()}\n"
+    assert (tmp_path / "roadworthy.db").exists()
+    assert f"revision: {head()} (what this version needs)" in db("status")
+
+
+def test_up_down_and_status(db, fresh_database):
+    url = fresh_database()
+    text = db("status", "--database", url)
+    assert f"revision: {head()} (what this version needs)" in text
+    assert "audit          0 rows" in text
+    found = json.loads(db("status", "--json", url=url))
+    assert found["revision"] == found["head"] == head()
+    assert found["known"] is True
+    assert found["rows"]["revisions"] == 1
+    assert found["size_bytes"] > 100_000
+
+    refusal = db("downgrade", "base", url=url, code=2)
+    assert (
+        "loses every row of every table. Make a backup (`roadworthy db backup FILE`), then repeat with --yes" in refusal
+    )
+    assert json.loads(db("status", "--json", url=url)) == found
+    assert "is not older" in db("downgrade", head(), "--yes", url=url, code=2)
+    assert "no revision 'x'" in db("downgrade", "x", "--yes", url=url, code=2)
+    assert "is at revision base" in db("downgrade", "base", "--yes", url=url)
+    assert "no tables of roadworthy yet" in db("status", url=url)
+    assert "nothing to go back from" in db("downgrade", "--yes", url=url, code=2)
+    assert "no revision 'x'" in db("upgrade", "x", url=url, code=2)
+    assert "nothing to back up" in db("backup", "b", url=url, code=2)
+    db("upgrade", url=url)
+    assert json.loads(db("status", "--json", url=url))["rows"] == found["rows"]
+    assert "downgrade instead" in db("upgrade", "base", url=url, code=2)
+
+
+def test_no_refusal_shows_a_password_or_a_traceback(db, tmp_path):
+    (tmp_path / "notes").write_text("notes" * 1000)
+    hidden = "postgresql://ann:s3cret@127.0.0.1:1/db"
+    for command in (["upgrade"], ["downgrade"], ["status"], ["backup", "b"]):
+        assert "s3cret" not in db(*command, url=hidden, code=3)
+        assert "it is another kind of file" in db(*command, url="sqlite:///notes", code=2)
+        assert "only sqlite and postgresql" in db(*command, url="mysql://ann:s3cret@host/x", code=2)
+        db(*command, url="sqlite:////nowhere/x.db", code=2)
+    assert "No such file" in db("restore", "none", code=2)
+    assert "is not a backup of roadworthy" in db("restore", "notes", code=2)
+    assert "cannot be used" in db("restore", tmp_path, code=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes"]
+
+
+def test_the_help_says_what_a_backup_holds(db):
+    text = " ".join(db("backup", "--help").split())
+    assert "digests of tokens" in text
+    assert "mode 0600" in text
+    assert "ROADWORTHY_DATABASE_URL" in text
+
+
+async def test_a_service_moves_to_another_database_and_its_partners_notice_nothing(
+    db, database_url, tmp_path, postgres
+):
+    path = "/api/partners/together/models"
+    async with serving(database_url) as running:
+        (ann,) = await running.enrol("together", "write")
+        await running.http.post(path, json=single(), headers=ann.headers)
+        before = (await running.http.get(path)).json()
+        assert "tables, revision" in db("backup", "b", url=database_url)  # while it runs
+    elsewhere = postgres.fresh("template0") if database_url.startswith("sqlite") else f"sqlite:///{tmp_path}/new.db"
+    assert "restored" in db("restore", "b", url=elsewhere)
+    assert "is in use" in db("restore", "b", url=elsewhere, code=2)
+    async with serving(elsewhere) as running:
+        assert (await running.http.get(path)).json() == before
+        id = before["conversational"]["deepseek-ai/DeepSeek-R1"]["_id"]
+        gone = await running.http.delete(f"{path}/{id}", headers=ann.headers)
+        assert gone.status_code == 204
+        assert (await running.http.get(path)).json() == {}
+
+
+def test_a_newer_roadworthys_database_is_told_not_touched(db, tmp_path):
+    migrate(async_url(f"sqlite:///{tmp_path}/roadworthy.db"))
+    connection = sqlite3.connect(tmp_path / "roadworthy.db")
+    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.commit()
+    connection.close()
+    assert "made by a newer roadworthy" in db("status")
+    for command in (["upgrade"], ["downgrade", "--yes"], ["backup", "b"]):
+        assert "a newer one made it" in db(*command, code=2)

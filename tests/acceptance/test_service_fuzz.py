@@ -1,0 +1,240 @@
+"""Schemathesis holds the service to its own OpenAPI: what it draws is answered as the description says, or not at all.
+
+Everything is taken from `app.openapi()`, so that new routes are fuzzed as soon as they are there.
+ROADWORTHY_FUZZ_EXAMPLES=1000 makes a longer run of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from services import Member, Running, serving
+from views import fresh_copy, held
+
+from roadworthy.mapping_api.tables import audit, events, mappings
+
+Result = TypeVar("Result")
+EXAMPLES = int(os.environ.get("ROADWORTHY_FUZZ_EXAMPLES", "50"))
+LONG = "ROADWORTHY_FUZZ_EXAMPLES" in os.environ
+SEED = 20_260_101
+WELL_FORMED = ["2xx", "400", "401", "403", "404", "409", "412", "422"]
+"""What may come of a well-formed request."""
+SLUG = "fireworks-ai"
+"""The provider that the description gives as its example."""
+
+
+AT_LEAST = {"admin": 2600, "read": 1300, "nobody": 1300}
+"""How many requests are made with each caller's token, on each database."""
+assert sum(AT_LEAST.values()) >= 5000
+
+
+class Bridge:
+    """A WSGI application in front of an ASGI one that lives in a loop of its own, as a server's does."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        self.transport: httpx.ASGITransport | None = None
+        self.statuses: Counter[int] = Counter()
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        status, headers, body = self.run(self._serve(environ, environ["wsgi.input"].read()))
+        self.statuses[status] += 1
+        start_response(f"{status} -", headers)
+        return [body]
+
+    async def _serve(self, environ: dict[str, Any], body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        assert self.transport is not None
+        headers = [
+            (name[5:].replace("_", "-").lower().encode(), value.encode("latin-1"))
+            for name, value in environ.items()
+            if name.startswith("HTTP_")
+        ]
+        if environ.get("CONTENT_TYPE"):
+            headers.append((b"content-type", environ["CONTENT_TYPE"].encode("latin-1")))
+        if body:
+            headers.append((b"content-length", str(len(body)).encode()))
+        path = environ["PATH_INFO"].encode("latin-1")
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": environ["REQUEST_METHOD"],
+            "scheme": "http",
+            "path": path.decode("utf-8", "replace"),
+            "raw_path": environ.get("REQUEST_URI", "").partition("?")[0].encode("latin-1") or path,
+            "root_path": "",
+            "query_string": environ.get("QUERY_STRING", "").encode("latin-1"),
+            "headers": headers,
+            "client": ("127.0.0.1", 1),
+            "server": ("service", 80),
+        }
+        sent: list[dict[str, Any]] = []
+        received = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def receive() -> dict[str, Any]:
+            return next(received, {"type": "http.disconnect"})
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        await self.transport.app(scope, receive, send)  # type: ignore[arg-type]
+        shown = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in sent[0]["headers"]]
+        return sent[0]["status"], shown, b"".join(message.get("body", b"") for message in sent[1:])
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(10)
+        self.loop.close()
+
+
+@dataclass
+class Stage:
+    """The service behind the bridge, and its people by what they are."""
+
+    bridge: Bridge
+    running: Running
+    people: dict[str, Member]
+
+
+@contextmanager
+def on_stage(url: str) -> Generator[Stage, None, None]:
+    bridge = Bridge()
+    opened: list[Any] = []
+    done = threading.Event()
+
+    async def live() -> None:
+        async with serving(url) as running:
+            admin, read = await running.enrol(SLUG, "admin", "read")
+            await running.enrol("other-cloud", "write")
+            transport = running.http._transport
+            assert isinstance(transport, httpx.ASGITransport)
+            bridge.transport = transport
+            closing = asyncio.Event()
+            opened.extend([running, {"admin": admin, "read": read}, closing])
+            done.set()
+            await closing.wait()
+
+    living = asyncio.run_coroutine_threadsafe(live(), bridge.loop)
+    living.add_done_callback(lambda _: done.set())
+    done.wait(60)
+    if living.done():
+        living.result()
+    running, people, closing = opened
+    try:
+        yield Stage(bridge, running, people)
+    finally:
+        bridge.loop.call_soon_threadsafe(closing.set)
+        living.result(60)
+        bridge.stop()
+
+
+def with_names_that_exist(document: dict[str, Any]) -> dict[str, Any]:
+    """The description, with a hint for what is drawn at random: now and then, a name that is there."""
+    document = copy.deepcopy(document)
+
+    def hint(place: dict[str, Any], values: list[str]) -> None:
+        place["schema"] = {"anyOf": [{"type": "string", "enum": values}, place["schema"]]}
+
+    for path in document["paths"].values():
+        for operation in path.values():
+            for parameter in operation.get("parameters", []):
+                if parameter["name"] == "provider" and parameter["in"] == "path":
+                    hint(parameter, [SLUG])
+                elif parameter["name"] == "model_id":
+                    hint(parameter, ["deepseek-ai/DeepSeek-R1", "BagOu22/Lora_HKLPAZ"])
+    return document
+
+
+def fuzz(stage: Stage, caller: str, seed: int) -> tuple[int, list[str]]:
+    """How many requests were made, and what was found."""
+    import schemathesis
+    from schemathesis.config import SchemathesisConfig
+    from schemathesis.engine import events as told
+    from schemathesis.engine import from_schema
+
+    app: Any = stage.bridge.transport.app if stage.bridge.transport else None
+    config = SchemathesisConfig.from_dict(
+        {
+            "seed": seed,
+            "base-url": "http://service",
+            "continue-on-failure": True,
+            "suppress-health-check": ["all"],  # of drawing: our patterns are strict, so that much is drawn in vain
+            "headers": stage.people[caller].headers if caller in stage.people else {},
+            "generation": {
+                "max-examples": EXAMPLES,
+                "no-shrink": True,
+                "database": "none",
+                "with-security-parameters": False,
+            },
+            # A request can be well formed and still break a rule of the guide, which the description cannot tell.
+            "checks": {"positive_data_acceptance": {"expected-statuses": WELL_FORMED}},
+        }
+    )
+    schema = schemathesis.openapi.from_dict(with_names_that_exist(app.openapi()), config=config)
+    schema.app = stage.bridge
+    count = 0
+    found: dict[str, None] = {}
+    for event in from_schema(schema).execute():
+        if isinstance(event, told.ScenarioFinished):
+            count += len(event.recorder.interactions)
+            for case_id, nodes in event.recorder.checks.items():
+                case = event.recorder.cases[case_id].value
+                for node in nodes:
+                    if node.failure_info is not None:
+                        failure = node.failure_info.failure
+                        what = f"{failure.title}: {failure.message}: {case.as_curl_command()}"
+                        found[f"{event.phase.value}: {case.method} {case.path}: {what}"] = None
+        elif isinstance(event, told.NonFatalError | told.FatalError):
+            found[f"error: {event.info if isinstance(event, told.NonFatalError) else event.exception}"] = None
+    return count, list(found)
+
+
+@pytest.mark.timeout(0 if LONG else 400)
+@pytest.mark.parametrize("caller", list(AT_LEAST))
+def test_the_service_is_what_its_openapi_says(database_url, caller):
+    with on_stage(database_url) as stage:
+        count = 0
+        while count < AT_LEAST[caller]:
+            made, found = fuzz(stage, caller, SEED + count)
+            assert not found, "\n".join(found[:20])
+            assert made > 0
+            count += made
+        statuses = stage.bridge.statuses
+        assert not [status for status in statuses if status >= 500]
+        # One that is refused everything, or reaches nothing, would show nothing.
+        assert {200, 400, 404, 405} <= set(statuses)
+        assert {201, 204, 409} <= set(statuses) if caller == "admin" else 201 not in statuses
+        stage.bridge.run(consistent(stage.running, database_url))
+
+
+async def consistent(running: Running, url: str) -> None:
+    """After all that: the view is what a new one reads, and the audit log accounts for every mapping there is."""
+    assert held(await running.service.view.fresh()) == await fresh_copy(url)
+    async with running.service.database.reading() as connection:
+        there = set((await connection.execute(sa.select(mappings.c.id))).scalars())
+        lines = (await connection.execute(sa.select(audit).where(audit.c.action.like("mapping.%")))).all()
+        happened = (await connection.execute(sa.select(events.c.type, events.c.mapping_id))).all()
+    state: dict[str, Any] = {}
+    for line in sorted(lines, key=lambda one: one.id):
+        assert state.get(line.subject) == line.before
+        state[line.subject] = line.after
+    assert {id for id, after in state.items() if after is not None} == there
+    assert Counter((line.action, line.subject) for line in lines) == Counter(
+        (event.type, event.mapping_id) for event in happened
+    )
