@@ -307,7 +307,7 @@ async def test_answers_are_bounded(database_url, monkeypatch):
     async with opened_view(database_url) as (_, view):
         for number in range(100):
             assert view.answer(number, lambda: b"x" * 500, len) == b"x" * 500
-            assert sum(len(held[1]) + 512 for held in view._answers.values()) == view._answers_bytes <= 10_000
+            assert sum(held.size_bytes for held in view._answers.values()) == view._answers_bytes <= 10_000
 
 
 async def test_public_reads_go_on_for_a_time_and_say_so_and_the_list_does_not(database_url, caplog):
