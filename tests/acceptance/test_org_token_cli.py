@@ -222,7 +222,7 @@ def test_the_first_organisation_makes_the_database_and_nothing_else_does(tmp_pat
         ("mysql://x/y", 2, "only sqlite and postgresql are supported"),
         ("sqlite:///{tmp}/none/x.db", 2, "does not exist"),
         ("sqlite:///{tmp}/text.db", 2, "file is not a database"),
-        ("sqlite:///{tmp}", 2, "it must be a file"),
+        ("sqlite:///{tmp}", 2, "Is a directory"),
         ("postgresql://ann:hunter2@127.0.0.1:1/x", 3, "did not serve us"),
     ],
 )

@@ -27,8 +27,6 @@ def read(url: str | None, work: Callable[[Database], Awaitable[Result]], *, make
     Raises `ConfigError` for one that cannot be used as it is, `DatabaseUnavailableError` where it does not answer.
     """
     database = Database(read_settings({"database_url": url}).database_url)
-    if database.dialect == "sqlite" and not make and not Path(database.url.database or "").exists():
-        raise _absent(database)  # before a mistyped name becomes an empty file
 
     _ready(database, make=make)
 
@@ -55,7 +53,8 @@ def write(url: str | None, work: Callable[[Change], Awaitable[Result]], *, make:
 
 
 def _ready(database: Database, *, make: bool) -> None:
-    at = migrated_to(database.url)
+    there = database.dialect != "sqlite" or Path(database.url.database or "").exists()
+    at = migrated_to(database.url) if there else None
     if at is None:
         if not make:
             raise _absent(database)
