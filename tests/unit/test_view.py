@@ -331,7 +331,7 @@ async def test_public_reads_go_on_for_a_time_and_say_so_and_the_list_does_not(da
                 assert (stale.status_code, stale.content) == (200, fresh.content)
                 assert stale.headers["Warning"] == '110 - "Response is Stale"'
             assert (await running.http.get(url)).status_code == 503
-            view._asked_at_s -= 61
+            view.asked_at_s -= 61
             refused = await running.http.get(path)
             assert refused.status_code == 503
             assert refused.headers["Retry-After"]
