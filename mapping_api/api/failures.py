@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from roadworthy.database import DatabaseUnavailableError
+from roadworthy.database.failures import OutcomeUnknownError
 from roadworthy.mapping_api.errors import BadRequest, Refusal, Unavailable
 
 
@@ -43,7 +44,8 @@ _MEANINGS = {
     415: "The body is not JSON in UTF-8, by its Content-Type or Content-Encoding.",
     422: "The Idempotency-Key came before with another request.",
     429: "More requests than the limit allows; Retry-After says when to go on.",
-    503: "Something the service depends on does not answer; Retry-After says when to try again. Nothing was done.",
+    503: "Something the service depends on does not answer; Retry-After says when to try again. "
+    "Nothing was done, unless the error says so.",
 }
 
 
@@ -63,7 +65,14 @@ def install(app: FastAPI) -> None:
         return answer(refusal)
 
     @app.exception_handler(DatabaseUnavailableError)
-    async def _no_database(_request: Request, _error: DatabaseUnavailableError) -> JSONResponse:
+    async def _no_database(_request: Request, error: DatabaseUnavailableError) -> JSONResponse:
+        if isinstance(error, OutcomeUnknownError):
+            return answer(
+                Unavailable(
+                    "the database broke off while the change was written, so it may have been done or not. Look first; "
+                    "or send it again with the Idempotency-Key it had"
+                )
+            )
         return answer(Unavailable("the database does not answer now; nothing was done. Try again"))
 
     @app.exception_handler(RequestValidationError)

@@ -225,6 +225,33 @@ async def test_the_next_page_of_the_audit_log_is_where_the_public_reaches_the_se
         assert answer.headers["link"].startswith("<https://map.example/prefix/api/organizations/together/audit?")
 
 
+@pytest.mark.parametrize("at_commit", [True, False], ids=["at the commit", "before it"])
+async def test_a_database_that_breaks_off_at_the_commit_leaves_it_open_and_the_answer_says_so(postgres, at_commit):
+    url = postgres.fresh()
+    async with serving(url) as running:
+        (ann,) = await running.enrol("together", "write")
+
+        def break_off(connection, *_):
+            pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+            postgres.run(f"SELECT pg_terminate_backend({pid}, 5000)")
+
+        def break_off_at_insert(connection, _cursor, statement, *_):
+            if statement.startswith("INSERT INTO mappings"):
+                break_off(connection)
+
+        engine = running.service.database._writer.sync_engine
+        name, hook = ("commit", break_off) if at_commit else ("before_cursor_execute", break_off_at_insert)
+        sa.event.listen(engine, name, hook)
+        path = "/api/partners/together/models"
+        answer = await running.http.post(path, json=single(), headers=ann.headers)
+        sa.event.remove(engine, name, hook)
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"]
+        assert ("may have been done" in answer.json()["error"]) == at_commit
+        assert ("nothing was done" in answer.json()["error"]) != at_commit
+        assert (await running.http.post(path, json=single(), headers=ann.headers)).status_code == 201
+
+
 async def test_many_kept_answers_do_not_stop_reads(database_url):
     async with serving(database_url) as running:
         answers = await asyncio.gather(*(running.http.get(f"/api/models?search={n}") for n in range(50)))
