@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -15,8 +16,9 @@ from roadworthy.database import Database
 from roadworthy.mapping_api import view as view_module
 from roadworthy.mapping_api.api import catalogue_v1
 from roadworthy.mapping_api.change import OPERATOR, change
+from roadworthy.mapping_api.model_catalogue.file import FileCatalogue
 from roadworthy.mapping_api.settings import ServiceSettings
-from roadworthy.mapping_api.store import events, webhooks
+from roadworthy.mapping_api.store import events, models, webhooks
 from roadworthy.mapping_api.store.pruning import DAY_US, prune
 from roadworthy.mapping_api.tables import deliveries, idempotency
 from roadworthy.mapping_api.tables import webhooks as webhooks_table
@@ -250,6 +252,43 @@ async def test_a_database_that_breaks_off_at_the_commit_leaves_it_open_and_the_a
         assert ("may have been done" in answer.json()["error"]) == at_commit
         assert ("nothing was done" in answer.json()["error"]) != at_commit
         assert (await running.http.post(path, json=single(), headers=ann.headers)).status_code == 201
+
+
+class Held(FileCatalogue):
+    """Gives an answer that was right when it was asked, later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+        self.go_on.set()
+
+    async def get(self, model_id):
+        facts = await super().get(model_id)
+        self.asked.set()
+        await self.go_on.wait()
+        return facts
+
+
+async def test_what_upkeep_heard_before_does_not_replace_what_a_registration_heard_after(database_url):
+    catalogue = Held()
+    async with serving(database_url, catalogue) as running:
+        upkeep, view = running.service.upkeep, running.service.view
+        await upkeep.stop()
+        model_id = "deepseek-ai/DeepSeek-R1"
+        old = view.models[model_id]
+        catalogue.go_on.clear()
+        catalogue.asked.clear()
+        asking = asyncio.create_task(upkeep._refresh([model_id], 0.0))
+        await catalogue.asked.wait()
+        new = replace(old, tags=(*old.tags, "retagged"))
+        async with change(running.service.database, OPERATOR) as opened:
+            await models.keep(opened, [new])
+        await view.fresh()
+        catalogue.go_on.set()
+        await asking
+        assert (await view.fresh()).models[model_id] == new
+        await upkeep._refresh([model_id], 0.0)
+        assert (await view.fresh()).models[model_id] == old, "what is asked for now counts"
 
 
 async def test_many_kept_answers_do_not_stop_reads(database_url):
