@@ -10,6 +10,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from services import serving, single
+from sqlalchemy.engine import make_url
 from views import opened_view
 
 from roadworthy.database import Database
@@ -289,6 +290,14 @@ async def test_what_upkeep_heard_before_does_not_replace_what_a_registration_hea
         assert (await view.fresh()).models[model_id] == new
         await upkeep._refresh([model_id], 0.0)
         assert (await view.fresh()).models[model_id] == old, "what is asked for now counts"
+
+
+async def test_a_password_with_a_space_serves_reads_too(postgres):
+    """The connection that watches for changes read the URL in a way of its own, and told the password in its error."""
+    url = make_url(postgres.fresh()).set(password="two words+%/@")
+    async with serving(url.render_as_string(hide_password=False).replace("two words", "two%20words")) as running:
+        assert running.service.database.url.password == "two words+%/@"
+        assert (await running.http.get("/api/models")).status_code == 200
 
 
 async def test_many_kept_answers_do_not_stop_reads(database_url):
