@@ -79,7 +79,7 @@ class PostgresqlWatch:
                     await self.close()
                 # The engine's own reading of the URL: libpq reads some passwords otherwise, and tells them in errors.
                 _, named = self._url.get_dialect()().create_connect_args(self._url)
-                named |= {"connect_timeout": ANSWER_TIMEOUT_S, "application_name": "roadworthy"}
+                named.update(connect_timeout=ANSWER_TIMEOUT_S, application_name="roadworthy")
                 self._connection = await psycopg.AsyncConnection.connect(**named, autocommit=True)
                 return await self._answer(self._connection)
         except (psycopg.Error, TimeoutError) as error:
