@@ -104,13 +104,12 @@ def _without_unprocessable(description: dict[str, Any]) -> dict[str, Any]:
 
 def _methods(request: Request) -> list[str]:
     """What the path of a request can be asked for. The router that refused knows only its own routes' methods."""
-    return [
+    found = [
         method
-        for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
-        if any(
-            route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.router.routes
-        )
+        for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
     ]
+    return sorted([*found, "HEAD"]) if "GET" in found else found  # `headers.Heads` answers every HEAD as a GET
 
 
 def answer(refusal: Refusal) -> JSONResponse:
