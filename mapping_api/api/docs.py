@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import resources
 from typing import Any
@@ -139,6 +140,8 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _complete_operation(operation: dict[str, Any]) -> None:
+    # FastAPI's summaries are names of functions: three "Create" on one page tell nothing.
+    operation["summary"] = re.split(r"[.;:](?:\s|$)", operation["description"], maxsplit=1)[0]
     responses = operation["responses"]
     # FastAPI writes its own 422 everywhere; ours are answered 400, in the one form.
     if "HTTPValidationError" in str(responses.get("422")):

@@ -15,6 +15,7 @@ from starlette.routing import Match
 from roadworthy.database import DatabaseUnavailableError
 from roadworthy.database.failures import OutcomeUnknownError
 from roadworthy.mapping_api.errors import BadRequest, Refusal, Unavailable
+from roadworthy.mapping_api.names import MAPPING_ID
 
 
 class ErrorBody(BaseModel):
@@ -111,12 +112,13 @@ def _without_unprocessable(description: dict[str, Any]) -> dict[str, Any]:
 
 
 def _methods(request: Request) -> list[str]:
-    """What the path of a request can be asked for. Starlette knows only the first route's methods."""
-    found: set[str] = set()
-    for route in request.app.routes:
-        if route.matches(request.scope)[0] is not Match.NONE:
-            found |= getattr(route, "methods", None) or set()
-    return sorted(found)
+    """What the path of a request can be asked for. The router that refused knows only its own routes' methods."""
+    found = [
+        method
+        for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
+    return sorted([*found, "HEAD"]) if "GET" in found else found  # `headers.Heads` answers every HEAD as a GET
 
 
 def answer(refusal: Refusal) -> JSONResponse:
@@ -130,9 +132,17 @@ def explain(errors: Sequence[Any]) -> str:
 
 
 def _sentence(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"] if part != "body") or "the body"
+    parts = [str(part) for part in error["loc"]]
+    if parts and parts[0] in {"body", "path", "query", "header"}:
+        del parts[0]  # FastAPI's word for where it looked; the names are telling enough
+    place = ".".join(parts) or "the body"
+    shown = repr(error.get("input"))
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    if error["type"] == "extra_forbidden":
+        return f"{place!r}: there is no such field; /docs lists what there is"
+    if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] == MAPPING_ID:
+        return f"{place}: expected an id of 24 hex digits, as listings show it; got {shown}"
     message = error["msg"][:1].lower() + error["msg"][1:]
     if error["type"] in {"missing", "json_invalid"}:
         return f"{place}: {message}"
-    shown = repr(error.get("input"))
-    return f"{place}: {message}; got {shown if len(shown) <= 80 else shown[:77] + '...'}"
+    return f"{place}: {message}; got {shown}"

@@ -333,3 +333,15 @@ async def test_ten_thousand_items_take_seconds(database_url):
         amended = await put(running, ann, items(*range(5_000), status="live"))
         answer = amended.json()
         assert (len(answer["changed"]), len(answer["removed"])) == (5_000, 5_000)
+
+
+@pytest.mark.parametrize("name", ["dry_run", "dryrun", "confirm"])
+async def test_a_misspelt_dry_run_changes_nothing(database_url, name):
+    async with serving(database_url, Models(3)) as running:
+        (ann,) = await running.enrol("together", "write")
+        assert (await put(running, ann, items(0, 1))).status_code == 200
+        answer = await put(running, ann, [], **{name: "true"})
+        assert answer.status_code == 400
+        expected = f"{name!r}: there is no such parameter; known here: dryRun, confirmRemovals. Nothing was changed"
+        assert answer.json()["error"] == expected
+        assert len((await running.http.get(PATH)).json()["text-to-image"]) == 2
