@@ -19,10 +19,15 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 import sqlalchemy as sa
-from services import Member, Running, serving
+from pydantic import SecretStr
+from services import UNLIMITED, Member, Running, serving
 from views import fresh_copy, held
 
+from roadworthy.http import guard
+from roadworthy.http.message import Failure, FailureKind, Limits, Reply, Request
+from roadworthy.mapping_api import service
 from roadworthy.mapping_api.tables import audit, events, mappings
+from roadworthy.sealing import new_key
 
 Result = TypeVar("Result")
 EXAMPLES = int(os.environ.get("ROADWORTHY_FUZZ_EXAMPLES", "50"))
@@ -37,6 +42,26 @@ SLUG = "fireworks-ai"
 AT_LEAST = {"admin": 2600, "read": 1300, "nobody": 1300}
 """How many requests are made with each caller's token, on each database."""
 assert sum(AT_LEAST.values()) >= 5000
+
+
+class Nowhere:
+    """What webhooks are sent with here: nothing leaves this process."""
+
+    def __init__(self, **_: Any) -> None:
+        self.closed = False
+
+    async def send(self, request: Request, limits: Limits) -> Reply:
+        return Reply(None, failure=Failure(FailureKind.REFUSED, "nobody is there"))
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every name has a public address, no name server is asked, and no webhook is sent."""
+    monkeypatch.setattr(guard, "system_lookup", lambda _host: ["192.88.98.1"])
+    monkeypatch.setattr(service, "AiohttpTransport", Nowhere)
 
 
 class Bridge:
@@ -119,7 +144,7 @@ def on_stage(url: str) -> Generator[Stage, None, None]:
     done = threading.Event()
 
     async def live() -> None:
-        async with serving(url) as running:
+        async with serving(url, settings=UNLIMITED.model_copy(update={"secret_key": SecretStr(new_key())})) as running:
             admin, read = await running.enrol(SLUG, "admin", "read")
             await running.enrol("other-cloud", "write")
             transport = running.http._transport
@@ -183,7 +208,11 @@ def fuzz(stage: Stage, caller: str, seed: int) -> tuple[int, list[str]]:
                 "with-security-parameters": False,
             },
             # A request can be well formed and still break a rule of the guide, which the description cannot tell.
-            "checks": {"positive_data_acceptance": {"expected-statuses": WELL_FORMED}},
+            # What is refused without a token, the isolation table tells; this check cannot ask a WSGI application.
+            "checks": {
+                "positive_data_acceptance": {"expected-statuses": WELL_FORMED},
+                "ignored_auth": {"enabled": False},
+            },
         }
     )
     schema = schemathesis.openapi.from_dict(with_names_that_exist(app.openapi()), config=config)
@@ -205,6 +234,7 @@ def fuzz(stage: Stage, caller: str, seed: int) -> tuple[int, list[str]]:
     return count, list(found)
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @pytest.mark.timeout(0 if LONG else 400)
 @pytest.mark.parametrize("caller", list(AT_LEAST))
 def test_the_service_is_what_its_openapi_says(database_url, caller):
