@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 
 from roadworthy.mapping_api.api.context import BEARER
 from roadworthy.mapping_api.api.failures import documented
+from roadworthy.mapping_api.api.limits import EXEMPT
 from roadworthy.mapping_api.errors import NotFound
 
 DESCRIPTION = """\
@@ -124,9 +125,11 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
     }
     schemas = components.setdefault("schemas", {})
     used = set()
-    for operations in document["paths"].values():
+    for path, operations in document["paths"].items():
         for operation in operations.values():
             used.update(operation.get("tags", ()))
+            if path in EXEMPT:
+                operation["responses"].pop("429", None)
             _complete_operation(operation)
     if "HTTPValidationError" not in str(document["paths"]):
         schemas.pop("HTTPValidationError", None)

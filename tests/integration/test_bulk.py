@@ -42,7 +42,7 @@ class Models:
         self.at_once -= 1
         return self.known.get(model_id)
 
-    async def tagged(self, tags):
+    async def tagged(self, tags, at_most=None):
         return []
 
     async def everything(self):
@@ -186,7 +186,7 @@ async def test_every_invalid_item_is_told_of_at_once(database_url):
         assert sorted(reasons) == [1, 3, 4, 5, 6, 7, 8]
         assert reasons[1].startswith("providerModel: this is required")
         assert "models[0]" in reasons[3]
-        assert "the hub has no model 'acme/77'" in reasons[4]
+        assert "the hub has no public model 'acme/77'" in reasons[4]
         assert "expected a JSON object" in reasons[5]
         assert "'single-model'" in reasons[6]
         assert "conversational" in reasons[7]
