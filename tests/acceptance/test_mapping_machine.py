@@ -743,13 +743,13 @@ def catalogue(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.timeout(0 if EXAMPLES else 600)
+@pytest.mark.timeout(0 if EXAMPLES else 900)
 def test_two_instances_behave_as_one_dictionary(fresh_database, catalogue):
     seen: Counter[str] = Counter()
     run_state_machine_as_test(
         lambda: Machine(fresh_database(), catalogue, seen),
         settings=settings(
-            max_examples=EXAMPLES or 24,
+            max_examples=EXAMPLES or 22,
             stateful_step_count=STEPS,
             derandomize=not EXAMPLES,
             deadline=None,
