@@ -26,7 +26,6 @@ from roadworthy.mapping_api.desired import MAX_ITEMS, Desired, check_unique
 from roadworthy.mapping_api.errors import BadRequest
 from roadworthy.mapping_api.records import Item
 
-MAX_BODY_BYTES = 32 * 1024 * 1024
 _PARAMETERS = ("dryRun", "confirmRemovals")
 
 router = APIRouter(prefix="/api/partners/{provider}/models", tags=["partner"])
@@ -72,7 +71,7 @@ async def _whole(request: Request) -> WholeMapping:
             f"{shown(unknown[0])}: there is no such parameter; known here: {', '.join(_PARAMETERS)}. "
             "Nothing was changed"
         )
-    value = await read_json(request, MAX_BODY_BYTES)
+    value = await read_json(request, request.app.state.service.settings.max_bulk_body_bytes)
     # Thousands of items take a moment; others are served meanwhile.
     return await asyncio.to_thread(read_mapping, value)
 

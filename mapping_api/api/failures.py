@@ -92,24 +92,6 @@ def install(app: FastAPI) -> None:
             )
         return JSONResponse({"error": message}, error.status_code, error.headers)
 
-    described = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        return _without_unprocessable(described())
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to change what it describes
-
-
-def _without_unprocessable(description: dict[str, Any]) -> dict[str, Any]:
-    """The description without the 422 that FastAPI promises of its own accord: malformed requests get 400 here."""
-    for operations in description.get("paths", {}).values():
-        for operation in operations.values():
-            if "HTTPValidationError" in str(operation["responses"].get("422", "")):
-                del operation["responses"]["422"]
-    for name in ("HTTPValidationError", "ValidationError"):
-        description.get("components", {}).get("schemas", {}).pop(name, None)
-    return description
-
 
 def _methods(request: Request) -> list[str]:
     """What the path of a request can be asked for. The router that refused knows only its own routes' methods."""

@@ -250,12 +250,14 @@ async def test_removing_most_of_many_live_mappings_must_be_confirmed_with_the_ex
         assert list(await snapshot(running)) == ["acme/0"]
 
 
-async def test_half_of_them_or_few_go_without_a_confirmation(database_url):
+async def test_half_of_them_or_few_go_without_a_confirmation_but_never_all(database_url):
     async with serving(database_url, Models(20)) as running:
         (ann,) = await running.enrol("together", "write")
         await put(running, ann, items(*range(10), status="live"))
         assert (await put(running, ann, items(*range(5)))).status_code == 200, "half"
-        assert (await put(running, ann, [])).status_code == 200, "fewer than ten"
+        assert (await put(running, ann, items(0))).status_code == 200, "fewer than ten"
+        assert (await put(running, ann, [])).status_code == 409, "the last live one"
+        assert (await put(running, ann, [], confirmRemovals=1)).status_code == 200
 
 
 async def test_if_match_takes_the_tag_of_the_list_and_of_a_dry_run(database_url):
