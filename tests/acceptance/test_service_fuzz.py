@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import httpx
 import pytest
@@ -34,7 +35,7 @@ from roadworthy.mapping_api.change import (
     OPERATOR,
     change,
 )
-from roadworthy.mapping_api.records import Item
+from roadworthy.mapping_api.records import Item, Status
 from roadworthy.mapping_api.store import mappings as store
 from roadworthy.mapping_api.store import organisations, webhooks
 from roadworthy.mapping_api.tables import audit, events, mappings
@@ -49,7 +50,7 @@ WELL_FORMED = ["2xx", "400", "401", "403", "404", "409", "412", "422"]
 SLUG = "fireworks-ai"
 """The provider that the description gives as its example."""
 MODELS = ["deepseek-ai/DeepSeek-R1", "BagOu22/Lora_HKLPAZ"]
-SUPPLY = 40
+SUPPLY = 20
 """So many mappings, members and tokens are made for each run, for it to change and delete."""
 AT_LEAST = {"admin": 2600, "read": 1300, "nobody": 1300}
 """How many requests are made with each caller's token, on each database: more than 5,000 in all."""
@@ -186,9 +187,10 @@ async def supplied(running: Running) -> dict[str, list[str]]:
     async with change(database, OPERATOR) as opened:
         organisation_id = await organisations.find_organisation(opened.connection, SLUG)
         places = [opened.revision * 100 + place for place in range(SUPPLY)]
+        # Of both statuses, so that whichever is asked for changes some.
         filters = [
-            Item("text-to-image", "ours", tags=("lora", f"n-{place}"), adapter_type="lora", status="live")
-            for place in places
+            Item("text-to-image", "ours", tags=("lora", f"n-{place}"), adapter_type="lora", status=status)
+            for place, status in zip(places, itertools.cycle(get_args(Status)), strict=False)
         ]
         made = [(await store.create(opened, SLUG, each)).id for each in filters]
         names = [f"spare-{place}" for place in places]
