@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy.database import Database
 from roadworthy.mapping_api.change import Actor
@@ -85,8 +86,18 @@ class Caller:
     preferred_providers: tuple[str, ...] = ()
 
     def actor(self, request_id: str | None = None) -> Actor:
-        """The caller as the audit log names him."""
-        return Actor(f"{self.organisation}/{self.member}" if self.token_id else "anonymous", self.token_id, request_id)
+        """The caller as the audit log names him. His token is looked at again within each change he makes."""
+        if self.token_id is None:
+            return Actor("anonymous", None, request_id)
+        return Actor(f"{self.organisation}/{self.member}", self.token_id, request_id, self._confirm)
+
+    async def _confirm(self, connection: AsyncConnection, now_us: int) -> None:
+        """Raises `Unauthorized` where the token ended since it was let in, `Forbidden` where its role was lowered."""
+        now = await _find(connection, tokens.c.id == self.token_id, now_us)
+        if now is None:
+            raise InvalidCredentials
+        if RANK[now.role] < RANK[self.role]:
+            raise Forbidden(f"this token's role was lowered to {now.role!r} meanwhile; nothing was done")
 
     def owns(self, provider: Provider) -> bool:
         """Whether the caller is a member of the provider's organisation."""
@@ -160,11 +171,20 @@ async def authenticate(database: Database, values: Sequence[str]) -> Caller:
     token = bearer(values)
     if token is None:
         return PUBLIC
+    async with database.reading() as connection:
+        # Looked up by digest: how long it takes tells nothing of any token that is stored.
+        caller = await _find(connection, tokens.c.digest == digest(token), await database.now_us(connection))
+    if caller is None:
+        raise InvalidCredentials
+    return caller
+
+
+async def _find(connection: AsyncConnection, which: sa.ColumnElement[bool], now_us: int) -> Caller | None:
+    """The caller behind a token that works now."""
     query = (
         sa.select(
             tokens.c.id,
             tokens.c.role,
-            tokens.c.expires_at_us,
             members.c.name.label("member"),
             members.c.role.label("member_role"),
             organisations.c.id.label("organisation_id"),
@@ -174,17 +194,16 @@ async def authenticate(database: Database, values: Sequence[str]) -> Caller:
         .join(members, members.c.id == tokens.c.member_id)
         .join(organisations, organisations.c.id == members.c.organisation_id)
         .where(
-            # Looked up by digest: how long it takes tells nothing of any token that is stored.
-            tokens.c.digest == digest(token),
+            which,
             tokens.c.revoked_at_us.is_(None),
+            sa.or_(tokens.c.expires_at_us.is_(None), tokens.c.expires_at_us > now_us),
             members.c.removed_at_us.is_(None),
             organisations.c.revoked_at_us.is_(None),
         )
     )
-    async with database.reading() as connection:
-        row = (await connection.execute(query)).one_or_none()
-        if row is None or (row.expires_at_us is not None and row.expires_at_us <= await database.now_us(connection)):
-            raise InvalidCredentials
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        return None
     return Caller(
         organisation_id=row.organisation_id,
         organisation=row.organisation,

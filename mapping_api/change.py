@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,11 +23,16 @@ EVENT_TYPES = (MAPPING_CREATED, MAPPING_STATUS_CHANGED, MAPPING_CHANGED, MAPPING
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who makes a change: a member by a token, or the operator at the command line."""
+    """Who makes a change: a member by a token, or the operator at the command line.
+
+    `confirm` raises where he may do so no longer, by the open transaction and its time: a
+    request may wait long between its authentication and its change.
+    """
 
     name: str
     token_id: str | None = None
     request_id: str | None = None
+    confirm: Callable[[AsyncConnection, int], Awaitable[None]] | None = field(default=None, compare=False, repr=False)
 
 
 OPERATOR = Actor("operator")
@@ -143,10 +148,14 @@ async def change(database: Database, actor: Actor) -> AsyncIterator[Change]:
     """A transaction with the next revision. Committed whole at the end; an exception undoes all of it.
 
     Taking the revision locks its row, so changes come one after another on every database, and
-    a reader that saw revision N has seen all before it. Raises `DatabaseUnavailableError`.
+    a reader that saw revision N has seen all before it. A token that was revoked in an earlier
+    change changes nothing any more. Raises `DatabaseUnavailableError`, and what `actor.confirm` does.
     """
     async with database.writing() as connection:
         taken = await connection.execute(
             revisions.update().values(value=revisions.c.value + 1).returning(revisions.c.value)
         )
-        yield Change(connection, taken.scalar_one(), await database.now_us(connection), actor)
+        opened = Change(connection, taken.scalar_one(), await database.now_us(connection), actor)
+        if actor.confirm is not None:
+            await actor.confirm(connection, opened.now_us)
+        yield opened

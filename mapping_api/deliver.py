@@ -29,8 +29,9 @@ from roadworthy.http.message import Limits, Reply, Request, Transport
 from roadworthy.http.redact import Redactor
 from roadworthy.mapping_api.change import Actor, change
 from roadworthy.mapping_api.store import webhooks
-from roadworthy.mapping_api.store.events import Event, timestamp
+from roadworthy.mapping_api.store.events import Event
 from roadworthy.mapping_api.store.webhooks import SECRET_PREFIX, Claim
+from roadworthy.mapping_api.times import iso
 from roadworthy.sealing import Sealer, SealingError
 
 SCHEDULE_S = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0)
@@ -54,7 +55,7 @@ _log = logging.getLogger(__name__)
 
 def body_of(event: Event) -> bytes:
     """The payload of an event: the same bytes at every attempt."""
-    return orjson.dumps({"type": event.type, "timestamp": timestamp(event.at_us), "data": event.content()})
+    return orjson.dumps({"type": event.type, "timestamp": iso(event.at_us), "data": event.content()})
 
 
 def signature(secret: str, message_id: str, at_s: int, body: bytes) -> str:

@@ -23,7 +23,7 @@ MAX_REASONS = 100
 QUESTIONS_AT_ONCE = 16
 """So many questions the catalogue is asked side by side."""
 GUARDED_LIVE = 10
-"""With so many live mappings or more, removing more than half of them must be confirmed."""
+"""With so many live mappings or more, removing more than half must be confirmed; removing all, with any."""
 _TOLD_IN_WORDS = 3
 
 Name = tuple[str, str]
@@ -241,7 +241,8 @@ class Desired:
             )
         live = sum(mapping.status == "live" for mapping in present)
         going = sum(mapping.status == "live" for mapping in planned.removed)
-        if self.confirmed is None and live >= GUARDED_LIVE and going * 2 > live:
+        emptied = bool(going) and removals == len(present) and not planned.added
+        if self.confirmed is None and (emptied or (live >= GUARDED_LIVE and going * 2 > live)):
             raise Unconfirmed(
                 f"this would remove {going} of {live} live mappings; if that is meant, look at ?dryRun=true and "
                 f"send ?confirmRemovals={removals}",

@@ -51,7 +51,7 @@ class ServiceSettings(BaseSettings):
     hub_endpoint: str | None = None
     """The hub's URL; None is the one of `huggingface_hub`."""
     hub_token: SecretStr | None = None
-    """With it the hub also tells of private models that it may read."""
+    """With it the hub allows more questions. Private models stay unknown here: reads are public."""
     hub_timeout_s: Annotated[float, Field(gt=0, le=300)] = 8
     hub_concurrency: Annotated[int, Field(ge=1, le=64)] = 8
     hub_matches_max: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000

@@ -79,6 +79,7 @@ class Upkeep:
 
     async def take_over(self, gone: Iterable[str] = ()) -> None:
         """Make the database's models agree with a catalogue that can be listed whole; `gone` are no longer in it."""
+        asked_at = self._view.revision
         try:
             known = await self._catalogue.everything()
         except CatalogueUnavailable as error:
@@ -87,7 +88,7 @@ class Upkeep:
         have = self._view.models
         facts = [facts for facts in known or () if have.get(facts.id) != facts]
         facts += [_gone(have[id]) for id in gone if id in have]
-        await self._write(facts)
+        await self._write(facts, asked_at)
 
     async def look(self, now_s: float | None = None) -> None:
         """Ask for everything that is due. Raises `CatalogueUnavailable` where the catalogue answers nothing."""
@@ -159,6 +160,7 @@ class Upkeep:
         return since_s is not None and now_s - since_s >= CONFIRM_GONE_S
 
     async def _refresh(self, ids: list[str], now_s: float) -> None:
+        asked_at = (await self._view.fresh()).revision
         answers = await asyncio.gather(*map(self._catalogue.get, ids), return_exceptions=True)
         facts = []
         failures: list[BaseException] = []
@@ -177,7 +179,7 @@ class Upkeep:
                 facts.append(_gone(held))
             elif held is not None and held != _gone(held):
                 self._missing_since_s.setdefault(id, now_s)
-        await self._write(facts)
+        await self._write(facts, asked_at)
         # One model that cannot be asked for holds up no other; a hub that answers nothing ends the look.
         if failures and len(failures) == len(ids) and len(ids) > 1:
             raise failures[0]
@@ -186,25 +188,26 @@ class Upkeep:
 
     async def _follow(self, tags: tuple[str, ...], now_s: float) -> None:
         tasks = {mapping.task for mapping in self._view.filters.values() if mapping.tags == tags}
+        asked_at = (await self._view.fresh()).revision
         found = await self._catalogue.tagged(tags)
         listed = {facts.id for facts in found}
         for start in range(0, len(found), BATCH * 10):
             part = found[start : start + BATCH * 10]
             await self._write(
-                [facts for facts in part if facts.id in self._view.models or any(map(facts.serves, tasks))]
+                [facts for facts in part if facts.id in self._view.models or any(map(facts.serves, tasks))], asked_at
             )
         left = sorted(self._view.tagged(tags) - listed)[:RECHECKED_MAX]
         for start in range(0, len(left), BATCH):
             await self._refresh(left[start : start + BATCH], now_s)
         self._turn_of[tags] = self._turn(tags, now_s)
 
-    async def _write(self, facts: list[ModelFacts]) -> None:
+    async def _write(self, facts: list[ModelFacts], asked_at: int) -> None:
         # Asked for without the database's lock, so what is not new takes no revision.
         news = [one for one in facts if self._view.models.get(one.id) != one]
         if not news:
             return
         async with change(self._database, CATALOGUE) as opened:
-            for before, after in await models.keep(opened, news):
+            for before, after in await models.keep(opened, news, asked_at=asked_at):
                 await self._record(opened, before, after)
         await self._view.fresh()
 

@@ -31,6 +31,8 @@ from roadworthy.mapping_api.tables import mappings, models, organisations, provi
 ANSWERS_BYTES = 64 * 1024 * 1024
 """How much memory ready answers may take."""
 _ANSWER_OVERHEAD_BYTES = 512
+_BYTES_PER_CHARACTER = 4
+"""At most so many bytes does Python need for one; a key is counted as it is written out."""
 MANY_MAPPINGS = 10_000
 """From how many mappings read at once Python's collector is told to leave them alone."""
 
@@ -264,7 +266,7 @@ class View:
             answer: T = held.made
             return answer
         made = make()
-        size = size_bytes(made) + _ANSWER_OVERHEAD_BYTES
+        size = size_bytes(made) + _ANSWER_OVERHEAD_BYTES + _BYTES_PER_CHARACTER * len(repr(key))
         old = self._answers.pop(key, None)
         if old is not None:
             self._answers_bytes -= old.size_bytes

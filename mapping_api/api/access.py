@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Response, status
+from fastapi import APIRouter, Depends, Path, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from roadworthy.mapping_api.access import InvalidCredentials, Role
+from roadworthy.mapping_api.api.bodies import body, takes
 from roadworthy.mapping_api.api.context import ActorOf, CallerOf, ServiceOf
 from roadworthy.mapping_api.api.failures import documented
 from roadworthy.mapping_api.change import change
@@ -16,6 +17,7 @@ from roadworthy.mapping_api.errors import NotFound, Unauthorized
 from roadworthy.mapping_api.names import MAPPING_ID
 from roadworthy.mapping_api.store import organisations
 from roadworthy.mapping_api.store.organisations import LONGEST_DAYS, MEMBER, TOKEN_NAME, NewToken, Token
+from roadworthy.mapping_api.times import iso
 
 router = APIRouter(tags=["access"])
 
@@ -118,9 +120,12 @@ class WhoAmI(BaseModel):
     auth: Auth
 
 
-def iso(at_us: int) -> str:
-    """The time as ISO 8601 in UTC, to the microsecond."""
-    return datetime.fromtimestamp(at_us / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{at_us % 1_000_000:06d}Z"
+async def _administered(org: Organization, caller: CallerOf) -> str:
+    return caller.require_in(org, "admin")
+
+
+Administered = Annotated[str, Depends(_administered)]
+"""The id of the organisation in the path, which the caller administers. Name it before the body."""
 
 
 @router.get("/api/whoami-v2", response_model=WhoAmI, responses=documented(401, 503))
@@ -159,27 +164,31 @@ async def whoami(caller: CallerOf, service: ServiceOf) -> Any:
 @router.get(
     "/api/organizations/{org}/tokens", response_model=list[TokenShown], responses=documented(400, 401, 403, 503)
 )
-async def list_tokens(org: Organization, caller: CallerOf, service: ServiceOf) -> Any:
+async def list_tokens(org: Administered, service: ServiceOf) -> Any:
     """List the tokens of all members, revoked ones too."""
-    organisation_id = caller.require_in(org, "admin")
     async with service.database.reading() as connection:
-        return [_shown(token) for token in await organisations.list_tokens(connection, organisation_id)]
+        return [_shown(token) for token in await organisations.list_tokens(connection, org)]
 
 
 @router.post(
     "/api/organizations/{org}/tokens",
     status_code=status.HTTP_201_CREATED,
     response_model=TokenMade,
-    responses=documented(400, 401, 403, 404, 503),
+    responses=documented(400, 401, 403, 404, 413, 415, 503),
+    openapi_extra=takes(TokenWanted.model_json_schema()),
 )
 async def create_token(
-    org: Organization, body: TokenWanted, caller: CallerOf, actor: ActorOf, service: ServiceOf, response: Response
+    org: Administered,
+    caller: CallerOf,
+    body: Annotated[TokenWanted, body(TokenWanted)],
+    actor: ActorOf,
+    service: ServiceOf,
+    response: Response,
 ) -> Any:
     """Make a token for a member. It is shown in this answer and never again."""
-    organisation_id = caller.require_in(org, "admin")
     caller.may_grant(body.role)
     async with change(service.database, actor) as opened:
-        member = await organisations.find_member(opened.connection, organisation_id, body.member)
+        member = await organisations.find_member(opened.connection, org, body.member)
         made: NewToken = await organisations.issue_token(opened, member.id, body.name, body.role, body.expires_in_days)
     response.headers["Cache-Control"] = "no-store"
     return _shown(made.record) | {"token": made.text}
@@ -188,26 +197,22 @@ async def create_token(
 @router.delete(
     "/api/organizations/{org}/tokens/{token_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=documented(400, 401, 403, 404, 503),
+    responses=documented(400, 401, 403, 404, 413, 503),
 )
-async def revoke_token(
-    org: Organization, token_id: TokenId, caller: CallerOf, actor: ActorOf, service: ServiceOf
-) -> Response:
+async def revoke_token(org: Administered, token_id: TokenId, actor: ActorOf, service: ServiceOf) -> Response:
     """Revoke a token: from now on it is refused."""
-    organisation_id = caller.require_in(org, "admin")
     async with change(service.database, actor) as opened:
-        await organisations.revoke_token(opened, token_id, organisation_id)
+        await organisations.revoke_token(opened, token_id, org)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
 @router.get(
     "/api/organizations/{org}/members", response_model=list[MemberShown], responses=documented(400, 401, 403, 503)
 )
-async def list_members(org: Organization, caller: CallerOf, service: ServiceOf) -> Any:
+async def list_members(org: Administered, service: ServiceOf) -> Any:
     """List the members and their roles."""
-    organisation_id = caller.require_in(org, "admin")
     async with service.database.reading() as connection:
-        members = await organisations.list_members(connection, organisation_id)
+        members = await organisations.list_members(connection, org)
     return [{"name": member.name, "role": member.role} for member in members]
 
 
@@ -215,32 +220,41 @@ async def list_members(org: Organization, caller: CallerOf, service: ServiceOf) 
     "/api/organizations/{org}/members",
     status_code=status.HTTP_201_CREATED,
     response_model=MemberShown,
-    responses=documented(400, 401, 403, 409, 503),
+    responses=documented(400, 401, 403, 409, 413, 415, 503),
+    openapi_extra=takes(MemberWanted.model_json_schema()),
 )
 async def add_member(
-    org: Organization, body: MemberWanted, caller: CallerOf, actor: ActorOf, service: ServiceOf
+    org: Administered,
+    caller: CallerOf,
+    body: Annotated[MemberWanted, body(MemberWanted)],
+    actor: ActorOf,
+    service: ServiceOf,
 ) -> Any:
     """Add a member."""
-    organisation_id = caller.require_in(org, "admin")
     caller.may_grant(body.role)
     async with change(service.database, actor) as opened:
-        await organisations.add_member(opened, organisation_id, body.name, body.role)
+        await organisations.add_member(opened, org, body.name, body.role)
     return {"name": body.name, "role": body.role}
 
 
 @router.put(
     "/api/organizations/{org}/members/{member}",
     response_model=MemberShown,
-    responses=documented(400, 401, 403, 404, 503),
+    responses=documented(400, 401, 403, 404, 413, 415, 503),
+    openapi_extra=takes(RoleWanted.model_json_schema()),
 )
 async def set_role(
-    org: Organization, member: MemberInPath, body: RoleWanted, caller: CallerOf, actor: ActorOf, service: ServiceOf
+    org: Administered,
+    member: MemberInPath,
+    caller: CallerOf,
+    body: Annotated[RoleWanted, body(RoleWanted)],
+    actor: ActorOf,
+    service: ServiceOf,
 ) -> Any:
     """Change a member's role, and with it what his tokens may do."""
-    organisation_id = caller.require_in(org, "admin")
     caller.may_grant(body.role)
     async with change(service.database, actor) as opened:
-        found = await organisations.find_member(opened.connection, organisation_id, member)
+        found = await organisations.find_member(opened.connection, org, member)
         await organisations.set_role(opened, found, body.role)
     return {"name": member, "role": body.role}
 
@@ -248,15 +262,12 @@ async def set_role(
 @router.delete(
     "/api/organizations/{org}/members/{member}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=documented(400, 401, 403, 404, 503),
+    responses=documented(400, 401, 403, 404, 413, 503),
 )
-async def remove_member(
-    org: Organization, member: MemberInPath, caller: CallerOf, actor: ActorOf, service: ServiceOf
-) -> Response:
+async def remove_member(org: Administered, member: MemberInPath, actor: ActorOf, service: ServiceOf) -> Response:
     """Remove a member. His tokens end with it."""
-    organisation_id = caller.require_in(org, "admin")
     async with change(service.database, actor) as opened:
-        found = await organisations.find_member(opened.connection, organisation_id, member)
+        found = await organisations.find_member(opened.connection, org, member)
         await organisations.remove_member(opened, found)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 

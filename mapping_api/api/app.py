@@ -49,6 +49,7 @@ def create_app(service: Service) -> FastAPI:
         docs_url=None,
         responses=failures.documented(429),
         redoc_url=None,
+        redirect_slashes=False,  # to an address made of the caller's Host header
     )
     app.state.service = service
     app.state.operation = operation.Operation(service)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from roadworthy.mapping_api.api.access import Moment, Organization, iso
-from roadworthy.mapping_api.api.context import CallerOf, ProviderOf, ServiceOf
+from roadworthy.mapping_api.api.access import Moment, Organization
+from roadworthy.mapping_api.api.context import CallerOf, ProviderOf, ReaderOf, ServiceOf
 from roadworthy.mapping_api.api.failures import documented
+from roadworthy.mapping_api.api.links import next_page
 from roadworthy.mapping_api.store import audit
 from roadworthy.mapping_api.store.audit import Line
+from roadworthy.mapping_api.times import iso
 
 router = APIRouter(tags=["audit"])
 
@@ -44,7 +45,7 @@ class AuditLine(BaseModel):
 )
 async def of_provider(
     provider: ProviderOf,
-    caller: CallerOf,
+    _caller: ReaderOf,
     service: ServiceOf,
     request: Request,
     response: Response,
@@ -53,10 +54,9 @@ async def of_provider(
     action: Action = None,
 ) -> Any:
     """Every change of the provider and its mappings, the newest first. The next page is in `Link`."""
-    caller.require(provider, "read")
     async with service.database.reading() as connection:
         lines = await audit.of_provider(connection, provider.slug, before=before, limit=limit + 1, action=action)
-    return _page(lines, limit, action, request, response)
+    return _page(lines, limit, request, response, service.settings.public_url)
 
 
 @router.get("/api/organizations/{org}/audit", response_model=list[AuditLine], responses=documented(400, 401, 403, 503))
@@ -74,16 +74,13 @@ async def of_organisation(
     organisation_id = caller.require_in(org, "read")
     async with service.database.reading() as connection:
         lines = await audit.of_organisation(connection, organisation_id, before=before, limit=limit + 1, action=action)
-    return _page(lines, limit, action, request, response)
+    return _page(lines, limit, request, response, service.settings.public_url)
 
 
-def _page(lines: list[Line], limit: int, action: str | None, request: Request, response: Response) -> Any:
+def _page(lines: list[Line], limit: int, request: Request, response: Response, public_url: str) -> Any:
     """The lines; where there is one more than asked for, a link to the page that it begins."""
     if len(lines) > limit:
-        query: dict[str, Any] = {"before": lines[limit - 1].id, "limit": limit}
-        if action is not None:
-            query["action"] = action
-        response.headers["Link"] = f'<{request.url.replace(query=urlencode(query))}>; rel="next"'
+        response.headers["Link"] = next_page(request, public_url, "before", str(lines[limit - 1].id))
     return [
         {
             "id": line.id,

@@ -32,6 +32,11 @@ EXPECTED: dict[str, str] = {
     "tags": "a list of 1 to 16 tags, each of 1 to 256 characters without commas or a space at either end",
     "adapterType": "'lora', the only one there is",
     "status": "'staging' or 'live'",
+    "member": "the name of a member of the organisation",
+    "role": "'read', 'write' or 'admin'",
+    "expiresInDays": "a whole number of days from 1 to 3650",
+    "url": "an https URL of at most 2,048 characters",
+    "eventTypes": "a list of event types, such as 'mapping.created'; leave it out for all of them",
 }
 """What each field takes, in words."""
 
@@ -231,14 +236,15 @@ def _check_object(value: Any) -> None:
 def _sentence(model: type[BaseModel], error: Mapping[str, Any]) -> str:
     name, *inner = error["loc"]
     place = f"{name}" + "".join(f"[{part}]" for part in inner)
+    expected = EXPECTED.get(str(name), "a name of 1 to 96 printable characters without a space at either end")
     if error["type"] == "missing":
-        return f"{name}: this is required: {EXPECTED[name]}"
+        return f"{name}: this is required: {expected}"
     if error["type"] == "extra_forbidden":
         known = [field.alias or key for key, field in model.model_fields.items()]
         near = difflib.get_close_matches(str(name)[:100], known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
         return f"{shown(name)}: there is no such field; {hint}"
-    return f"{place}: expected {EXPECTED[name]}; got {shown(error['input'])}"
+    return f"{place}: expected {expected}; got {shown(error['input'])}"
 
 
 async def _value(request: Request) -> Any:
@@ -249,18 +255,23 @@ JsonBody = Annotated[Any, Depends(_value)]
 """The body's JSON value. Name it after `WriterOf`."""
 
 
-def _item(value: JsonBody) -> Item:
+async def _item(value: JsonBody) -> Item:
     return read_item(value)
 
 
 ItemBody = Annotated[Item, Depends(_item)]
 
 
-def _status_change(value: JsonBody) -> StatusChange:
-    return read_as(StatusChange, value)
+def body(model: type[BaseModel]) -> Any:
+    """The dependency that reads the request's body as that model. Name it after who may send one."""
+
+    async def read(value: JsonBody) -> BaseModel:
+        return read_as(model, value)
+
+    return Depends(read)
 
 
-StatusBody = Annotated[StatusChange, Depends(_status_change)]
+StatusBody = Annotated[StatusChange, body(StatusChange)]
 
 
 def takes(schema: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from roadworthy.mapping_api.desired import MAX_ITEMS, Desired, check_unique
 from roadworthy.mapping_api.errors import BadRequest
 from roadworthy.mapping_api.records import Item
 
-MAX_BODY_BYTES = 32 * 1024 * 1024
+_PARAMETERS = ("dryRun", "confirmRemovals")
 
 router = APIRouter(prefix="/api/partners/{provider}/models", tags=["partner"])
 
@@ -65,7 +65,13 @@ def read_mapping(value: Any) -> WholeMapping:
 
 
 async def _whole(request: Request) -> WholeMapping:
-    value = await read_json(request, MAX_BODY_BYTES)
+    unknown = [name for name in request.query_params if name not in _PARAMETERS]
+    if unknown:  # passed over, a `dry_run` for `dryRun` would change the mapping that it meant to spare
+        raise BadRequest(
+            f"{shown(unknown[0])}: there is no such parameter; known here: {', '.join(_PARAMETERS)}. "
+            "Nothing was changed"
+        )
+    value = await read_json(request, request.app.state.service.settings.max_bulk_body_bytes)
     # Thousands of items take a moment; others are served meanwhile.
     return await asyncio.to_thread(read_mapping, value)
 

@@ -27,6 +27,7 @@ from roadworthy.mapping_api.errors import BadRequest, ModelNotFound, NotFound
 from roadworthy.mapping_api.names import CONVERSATIONAL, TASK
 from roadworthy.mapping_api.offers import POLICIES, Offer, offers, ordered
 from roadworthy.mapping_api.records import ModelFacts
+from roadworthy.mapping_api.registration import TASKS
 from roadworthy.mapping_api.view import View
 
 router = APIRouter(prefix="/v1/models", tags=["catalogue"])
@@ -202,6 +203,8 @@ async def _list(view: View, task: str) -> bytes:
 
     Others are let in between some models and the next, so each is as it stands when its turn comes.
     """
+    if task != _EVERY_TASK and task not in TASKS:
+        return b'{"object":"list","data":[]}'  # callers may ask for any word; it costs them and us nothing
     ids = set(view.of_model)
     for mapping in view.filters.values():
         ids |= view.tagged(mapping.tags or ())

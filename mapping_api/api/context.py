@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request
 from fastapi.security import HTTPBearer
 
-from roadworthy.mapping_api.access import Caller, authenticate
+from roadworthy.mapping_api.access import Caller, Role, authenticate
 from roadworthy.mapping_api.change import Actor
 from roadworthy.mapping_api.errors import NotFound
 from roadworthy.mapping_api.records import Provider
@@ -74,13 +74,21 @@ async def _provider(provider: Slug, view: FreshView) -> Provider:
 ProviderOf = Annotated[Provider, Depends(_provider)]
 
 
-async def _writer(provider: ProviderOf, caller: CallerOf) -> Caller:
-    caller.require(provider, "write")
-    return caller
+def _at_least(role: Role) -> Any:
+    async def check(provider: ProviderOf, caller: CallerOf) -> Caller:
+        caller.require(provider, role)
+        return caller
+
+    return Depends(check)
 
 
-WriterOf = Annotated[Caller, Depends(_writer)]
-"""The caller, who may write to the provider in the path. Name it before the body, so that a stranger's is not read."""
+# Name these before the body, so that a stranger's is not read.
+ReaderOf = Annotated[Caller, _at_least("read")]
+"""The caller, who is a member of the organisation behind the provider in the path."""
+WriterOf = Annotated[Caller, _at_least("write")]
+"""The caller, who may write to the provider in the path."""
+AdminOf = Annotated[Caller, _at_least("admin")]
+"""The caller, who is an administrator of the provider in the path."""
 
 
 async def _actor(request: Request, caller: CallerOf) -> Actor:

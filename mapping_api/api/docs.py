@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import resources
 from typing import Any
@@ -12,6 +13,7 @@ from fastapi.responses import HTMLResponse
 
 from roadworthy.mapping_api.api.context import BEARER
 from roadworthy.mapping_api.api.failures import documented
+from roadworthy.mapping_api.api.limits import EXEMPT
 from roadworthy.mapping_api.errors import NotFound
 
 DESCRIPTION = """\
@@ -124,9 +126,11 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
     }
     schemas = components.setdefault("schemas", {})
     used = set()
-    for operations in document["paths"].values():
+    for path, operations in document["paths"].items():
         for operation in operations.values():
             used.update(operation.get("tags", ()))
+            if path in EXEMPT:
+                operation["responses"].pop("429", None)
             _complete_operation(operation)
     if "HTTPValidationError" not in str(document["paths"]):
         schemas.pop("HTTPValidationError", None)
@@ -136,6 +140,8 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _complete_operation(operation: dict[str, Any]) -> None:
+    # FastAPI's summaries are names of functions: three "Create" on one page tell nothing.
+    operation["summary"] = re.split(r"[.;:](?:\s|$)", operation["description"], maxsplit=1)[0]
     responses = operation["responses"]
     # FastAPI writes its own 422 everywhere; ours are answered 400, in the one form.
     if "HTTPValidationError" in str(responses.get("422")):

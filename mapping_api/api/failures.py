@@ -13,7 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from roadworthy.database import DatabaseUnavailableError
+from roadworthy.database.failures import OutcomeUnknownError
 from roadworthy.mapping_api.errors import BadRequest, Refusal, Unavailable
+from roadworthy.mapping_api.names import MAPPING_ID
 
 
 class ErrorBody(BaseModel):
@@ -43,7 +45,8 @@ _MEANINGS = {
     415: "The body is not JSON in UTF-8, by its Content-Type or Content-Encoding.",
     422: "The Idempotency-Key came before with another request.",
     429: "More requests than the limit allows; Retry-After says when to go on.",
-    503: "Something the service depends on does not answer; Retry-After says when to try again. Nothing was done.",
+    503: "Something the service depends on does not answer; Retry-After says when to try again. "
+    "Nothing was done, unless the error says so.",
 }
 
 
@@ -63,7 +66,14 @@ def install(app: FastAPI) -> None:
         return answer(refusal)
 
     @app.exception_handler(DatabaseUnavailableError)
-    async def _no_database(_request: Request, _error: DatabaseUnavailableError) -> JSONResponse:
+    async def _no_database(_request: Request, error: DatabaseUnavailableError) -> JSONResponse:
+        if isinstance(error, OutcomeUnknownError):
+            return answer(
+                Unavailable(
+                    "the database broke off while the change was written, so it may have been done or not. Look first; "
+                    "or send it again with the Idempotency-Key it had"
+                )
+            )
         return answer(Unavailable("the database does not answer now; nothing was done. Try again"))
 
     @app.exception_handler(RequestValidationError)
@@ -82,32 +92,15 @@ def install(app: FastAPI) -> None:
             )
         return JSONResponse({"error": message}, error.status_code, error.headers)
 
-    described = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        return _without_unprocessable(described())
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to change what it describes
-
-
-def _without_unprocessable(description: dict[str, Any]) -> dict[str, Any]:
-    """The description without the 422 that FastAPI promises of its own accord: malformed requests get 400 here."""
-    for operations in description.get("paths", {}).values():
-        for operation in operations.values():
-            if "HTTPValidationError" in str(operation["responses"].get("422", "")):
-                del operation["responses"]["422"]
-    for name in ("HTTPValidationError", "ValidationError"):
-        description.get("components", {}).get("schemas", {}).pop(name, None)
-    return description
-
 
 def _methods(request: Request) -> list[str]:
-    """What the path of a request can be asked for. Starlette knows only the first route's methods."""
-    found: set[str] = set()
-    for route in request.app.routes:
-        if route.matches(request.scope)[0] is not Match.NONE:
-            found |= getattr(route, "methods", None) or set()
-    return sorted(found)
+    """What the path of a request can be asked for. The router that refused knows only its own routes' methods."""
+    found = [
+        method
+        for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
+    return sorted([*found, "HEAD"]) if "GET" in found else found  # `headers.Heads` answers every HEAD as a GET
 
 
 def answer(refusal: Refusal) -> JSONResponse:
@@ -121,9 +114,17 @@ def explain(errors: Sequence[Any]) -> str:
 
 
 def _sentence(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"] if part != "body") or "the body"
+    parts = [str(part) for part in error["loc"]]
+    if parts and parts[0] in {"body", "path", "query", "header"}:
+        del parts[0]  # FastAPI's word for where it looked; the names are telling enough
+    place = ".".join(parts) or "the body"
+    shown = repr(error.get("input"))
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    if error["type"] == "extra_forbidden":
+        return f"{place!r}: there is no such field; /docs lists what there is"
+    if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] == MAPPING_ID:
+        return f"{place}: expected an id of 24 hex digits, as listings show it; got {shown}"
     message = error["msg"][:1].lower() + error["msg"][1:]
     if error["type"] in {"missing", "json_invalid"}:
         return f"{place}: {message}"
-    shown = repr(error.get("input"))
-    return f"{place}: {message}; got {shown if len(shown) <= 80 else shown[:77] + '...'}"
+    return f"{place}: {message}; got {shown}"

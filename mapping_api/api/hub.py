@@ -8,7 +8,6 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NotRequired
-from urllib.parse import quote, urlencode
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -19,6 +18,7 @@ from typing_extensions import TypedDict
 from roadworthy.mapping_api.access import PUBLIC, Caller
 from roadworthy.mapping_api.api.context import CallerOf, PublicView, ServiceOf
 from roadworthy.mapping_api.api.failures import documented
+from roadworthy.mapping_api.api.links import next_page
 from roadworthy.mapping_api.errors import BadRequest, ModelNotFound
 from roadworthy.mapping_api.names import MODEL
 from roadworthy.mapping_api.offers import for_clients, offers, working
@@ -238,7 +238,8 @@ async def models(request: Request, view: PublicView, caller: CallerOf, service: 
         page = _page(view, wanted, caller)
     answer = _json(page.body)
     if page.last:
-        answer.headers["Link"] = f'<{_next(request, service.settings.public_url, page.last)}>; rel="next"'
+        cursor = base64.urlsafe_b64encode(page.last.encode("ascii")).decode("ascii")
+        answer.headers["Link"] = next_page(request, service.settings.public_url, "cursor", cursor)
     return answer
 
 
@@ -348,14 +349,6 @@ def _after(cursor: str) -> str:
     if not _MODEL_ID.fullmatch(after):
         raise BadRequest("cursor: this is none of ours; take it from the Link header of the page before, or leave it")
     return after
-
-
-def _next(request: Request, public_url: str, last: str) -> str:
-    """The whole URL of the next page: the Python client follows no relative one."""
-    cursor = base64.urlsafe_b64encode(last.encode("ascii")).decode("ascii")
-    query = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
-    base = (public_url or quote(str(request.base_url), safe="/:[]@!$&'()*+,=%~")).rstrip("/")
-    return f"{base}/api/models?{urlencode([*query, ('cursor', cursor)])}"
 
 
 def _json(body: bytes) -> Response:

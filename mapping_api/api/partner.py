@@ -136,14 +136,14 @@ async def list_all(
 @router.get("/{mapping_id}", response_model=FullMapping, responses=_TAGGED | _NOT_MODIFIED | documented(400, 404, 503))
 async def get(provider: ProviderOf, mapping_id: MappingId, view: FreshView, known: KnownTags) -> Response:
     """One mapping in full. Public, as the list is."""
-    mapping = view.of_provider[provider.slug].get(mapping_id)
+    mapping = view.of_provider.get(provider.slug, {}).get(mapping_id)
     if mapping is None:
         raise _no_mapping(provider.slug, mapping_id)
     return _versioned(orjson.dumps(mapping.in_full()), mapping.etag, known)
 
 
 @router.delete(
-    "/{mapping_id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(400, 401, 403, 404, 412, 503)
+    "/{mapping_id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(400, 401, 403, 404, 412, 413, 503)
 )
 async def delete(
     provider: ProviderOf,

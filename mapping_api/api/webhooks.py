@@ -9,15 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from roadworthy.errors import ForbiddenTargetError
 from roadworthy.http.guard import MAX_URL_LENGTH, UnresolvedError
-from roadworthy.mapping_api.api.context import ActorOf, CallerOf, ProviderOf, ServiceOf
+from roadworthy.mapping_api.api.bodies import body, takes
+from roadworthy.mapping_api.api.context import ActorOf, AdminOf, ProviderOf, ReaderOf, ServiceOf
 from roadworthy.mapping_api.api.failures import documented
 from roadworthy.mapping_api.change import EVENT_TYPES, change
 from roadworthy.mapping_api.errors import BadRequest, NotFound, Unavailable
 from roadworthy.mapping_api.names import MAPPING_ID
 from roadworthy.mapping_api.records import Provider
 from roadworthy.mapping_api.store import events, webhooks
-from roadworthy.mapping_api.store.events import EVENT_ID, WEBHOOK_TEST, timestamp
+from roadworthy.mapping_api.store.events import EVENT_ID, WEBHOOK_TEST
 from roadworthy.mapping_api.store.webhooks import Delivery, Webhook
+from roadworthy.mapping_api.times import iso
 from roadworthy.sealing import SealingError
 
 router = APIRouter(prefix="/api/partners/{provider}", tags=["events"])
@@ -112,18 +114,15 @@ class ShownEvents(BaseModel):
 @router.get("/events", response_model=ShownEvents, responses=documented(400, 401, 403, 404, 503))
 async def list_events(
     provider: ProviderOf,
-    caller: CallerOf,
+    _caller: ReaderOf,
     service: ServiceOf,
     after: Annotated[str | None, Query(pattern=EVENT_ID, description="Only events after this one.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Any:
     """What happened to the provider's mappings, oldest first. Events are kept for 30 days."""
-    caller.require(provider, "read")
     async with service.database.reading() as connection:
         found = await events.after(connection, after, provider=provider.slug, limit=limit)
-    shown = [
-        {"id": event.id, "type": event.type, "timestamp": timestamp(event.at_us)} | event.content() for event in found
-    ]
+    shown = [{"id": event.id, "type": event.type, "timestamp": iso(event.at_us)} | event.content() for event in found]
     return {"events": shown, "next": found[-1].id if found else after}
 
 
@@ -131,16 +130,22 @@ async def list_events(
     "/webhooks",
     status_code=status.HTTP_201_CREATED,
     response_model=CreatedWebhook,
-    responses=documented(400, 401, 403, 404, 503),
+    responses=documented(400, 401, 403, 404, 413, 415, 503),
+    openapi_extra=takes(NewWebhook.model_json_schema()),
 )
-async def create(provider: ProviderOf, caller: CallerOf, actor: ActorOf, service: ServiceOf, body: NewWebhook) -> Any:
+async def create(
+    provider: ProviderOf,
+    _caller: AdminOf,
+    actor: ActorOf,
+    service: ServiceOf,
+    body: Annotated[NewWebhook, body(NewWebhook)],
+) -> Any:
     """Have events sent to a URL, signed as Standard Webhooks 1.0 says.
 
     Events are sent at least once: one with a `webhook-id` that came before can be passed over. They mostly come in
     order; where order matters, compare `data.revision`. An answer of 2xx within the time limit is success; after
     any other the event comes again, for a day and more. 410 disables the webhook.
     """
-    caller.require(provider, "admin")
     if not service.sealer.ready:
         raise Unavailable(
             "this service has no key to keep the webhook's secret with. Its operator makes one with "
@@ -161,9 +166,8 @@ async def create(provider: ProviderOf, caller: CallerOf, actor: ActorOf, service
 
 
 @router.get("/webhooks", response_model=ShownWebhooks, responses=documented(400, 401, 403, 404, 503))
-async def list_webhooks(provider: ProviderOf, caller: CallerOf, service: ServiceOf) -> Any:
+async def list_webhooks(provider: ProviderOf, _caller: AdminOf, service: ServiceOf) -> Any:
     """The provider's webhooks, without their secrets."""
-    caller.require(provider, "admin")
     async with service.database.reading() as connection:
         found = await webhooks.of_provider(connection, provider.slug)
     return {"webhooks": [_shown(webhook) for webhook in found]}
@@ -172,13 +176,12 @@ async def list_webhooks(provider: ProviderOf, caller: CallerOf, service: Service
 @router.delete(
     "/webhooks/{webhook_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=documented(400, 401, 403, 404, 503),
+    responses=documented(400, 401, 403, 404, 413, 503),
 )
 async def delete(
-    provider: ProviderOf, webhook_id: WebhookId, caller: CallerOf, actor: ActorOf, service: ServiceOf
+    provider: ProviderOf, webhook_id: WebhookId, _caller: AdminOf, actor: ActorOf, service: ServiceOf
 ) -> Response:
     """Send nothing more to a webhook, not even what waits."""
-    caller.require(provider, "admin")
     async with change(service.database, actor) as opened:
         await webhooks.remove(
             opened, _wanted(provider, await webhooks.find(opened.connection, provider.slug, webhook_id))
@@ -190,13 +193,12 @@ async def delete(
     "/webhooks/{webhook_id}/test",
     status_code=status.HTTP_202_ACCEPTED,
     response_model=TestSent,
-    responses=documented(400, 401, 403, 404, 503),
+    responses=documented(400, 401, 403, 404, 413, 503),
 )
 async def test(
-    provider: ProviderOf, webhook_id: WebhookId, caller: CallerOf, actor: ActorOf, service: ServiceOf
+    provider: ProviderOf, webhook_id: WebhookId, _caller: AdminOf, actor: ActorOf, service: ServiceOf
 ) -> Any:
     """Send the webhook an event of type `webhook.test`."""
-    caller.require(provider, "admin")
     async with change(service.database, actor) as opened:
         webhook = _wanted(provider, await webhooks.find(opened.connection, provider.slug, webhook_id))
         if webhook.disabled_at_us is not None:
@@ -211,9 +213,8 @@ async def test(
     response_model=ShownDeliveries,
     responses=documented(400, 401, 403, 404, 503),
 )
-async def list_deliveries(provider: ProviderOf, webhook_id: WebhookId, caller: CallerOf, service: ServiceOf) -> Any:
+async def list_deliveries(provider: ProviderOf, webhook_id: WebhookId, _caller: AdminOf, service: ServiceOf) -> Any:
     """How the last 50 events fare with the webhook."""
-    caller.require(provider, "admin")
     async with service.database.reading() as connection:
         webhook = _wanted(provider, await webhooks.find(connection, provider.slug, webhook_id))
         found = await webhooks.deliveries_of(connection, webhook.id)
@@ -233,7 +234,7 @@ def _shown(webhook: Webhook) -> dict[str, Any]:
         "eventTypes": list(webhook.event_types),
         "status": "active" if webhook.disabled_at_us is None else "disabled",
         "disabledReason": webhook.disabled_reason,
-        "createdAt": timestamp(webhook.created_at_us),
+        "createdAt": iso(webhook.created_at_us),
     }
 
 
@@ -245,11 +246,11 @@ def _shown_delivery(delivery: Delivery) -> dict[str, Any]:
     return {
         "eventId": delivery.event.id,
         "type": delivery.event.type,
-        "timestamp": timestamp(delivery.event.at_us),
+        "timestamp": iso(delivery.event.at_us),
         "state": state,
         "attempts": delivery.attempts,
         "status": delivery.last_status,
         "error": delivery.last_error,
-        "lastAttemptAt": None if delivery.last_attempt_at_us is None else timestamp(delivery.last_attempt_at_us),
-        "nextAttemptAt": None if delivery.due_at_us is None else timestamp(delivery.due_at_us),
+        "lastAttemptAt": None if delivery.last_attempt_at_us is None else iso(delivery.last_attempt_at_us),
+        "nextAttemptAt": None if delivery.due_at_us is None else iso(delivery.due_at_us),
     }

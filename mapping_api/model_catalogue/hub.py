@@ -30,7 +30,7 @@ from roadworthy.mapping_api.records import ModelFacts
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-EXPAND = ("pipeline_tag", "tags", "siblings")
+EXPAND = ("pipeline_tag", "tags", "siblings", "private")
 """All that is asked of each model."""
 LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """The names that diffusers and peft give to LoRA weights."""
@@ -229,12 +229,12 @@ class HubCatalogue:
 
 
 def read_facts(answer: object) -> ModelFacts | None:
-    """The facts in what the hub says of one model; None where that is not a model.
+    """The facts in what the hub says of one model; None where that is not a model, or a private one.
 
     Tags and names that cannot be printed are left out: no filter can name them, and not every database keeps them.
     """
-    if not isinstance(answer, dict):
-        return None
+    if not isinstance(answer, dict) or answer.get("private") is True:
+        return None  # what our token may see, the public may not
     id = answer.get("id")
     if not isinstance(id, str) or not re.fullmatch(MODEL, id):
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -34,11 +33,6 @@ class Event:
         """What it says: for `data` of a webhook, and for the list of events."""
         about = {"provider": self.provider, "mappingId": self.mapping_id, "revision": self.revision}
         return about | {"before": self.data.get("before"), "after": self.data.get("after")}
-
-
-def timestamp(at_us: int) -> str:
-    """A time as events tell it: RFC 3339 in UTC, with milliseconds."""
-    return datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def from_row(row: Any) -> Event:

@@ -35,12 +35,19 @@ async def find(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, Mod
     return found
 
 
-async def keep(change: Change, facts: Iterable[ModelFacts]) -> list[tuple[ModelFacts, ModelFacts]]:
+async def keep(
+    change: Change, facts: Iterable[ModelFacts], *, asked_at: int | None = None
+) -> list[tuple[ModelFacts, ModelFacts]]:
     """Write what the catalogue says now. Models of which it says nothing new keep their revision.
 
-    Returns what was and what is of each model that was known and changed.
+    With `asked_at`, the revision at which it was asked, models that others wrote since stay as
+    they are: those asked later. Returns what was and what is of each model that was known and changed.
     """
     facts = list({one.id: one for one in facts}.values())
+    if asked_at is not None:
+        newer = await change.connection.execute(sa.select(models.c.id).where(models.c.revision > asked_at))
+        written_since = set(newer.scalars())
+        facts = [one for one in facts if one.id not in written_since]
     known = await find(change.connection, (one.id for one in facts))
     new, changed = [], []
     for one in facts:

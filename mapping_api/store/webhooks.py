@@ -236,8 +236,14 @@ async def claim(connection: AsyncConnection, webhook_id: str, now_us: int, lease
     )
 
 
-async def settle(connection: AsyncConnection, claimed: Claim, now_us: int, **outcome: Any) -> bool:
-    """Write how a claimed delivery went and end its lease. False: it was claimed anew since, and nothing is written."""
+async def settle(
+    connection: AsyncConnection, claimed: Claim, now_us: int, *, due_at_us: int | None, **outcome: Any
+) -> bool:
+    """Write how a claimed delivery went and end its lease. False: it was claimed anew since, and nothing is written.
+
+    What was called off meanwhile, since its webhook was deleted or disabled, is not due again.
+    """
+    still_due = sa.case((deliveries.c.due_at_us.is_not(None), sa.literal(due_at_us, sa.BigInteger)))
     done = await connection.execute(
         deliveries.update()
         .where(
@@ -245,7 +251,7 @@ async def settle(connection: AsyncConnection, claimed: Claim, now_us: int, **out
             deliveries.c.webhook_id == claimed.webhook_id,
             deliveries.c.fence == claimed.fence,
         )
-        .values(lease_until_us=None, last_attempt_at_us=now_us, **outcome)
+        .values(lease_until_us=None, last_attempt_at_us=now_us, due_at_us=still_due, **outcome)
     )
     return done.rowcount == 1
 

@@ -11,6 +11,7 @@ from services import serving, single
 
 from roadworthy.cli import main
 from roadworthy.database import async_url, head, migrate
+from roadworthy.sealing import new_key
 
 pytestmark = pytest.mark.anyio
 
@@ -125,3 +126,29 @@ def test_a_newer_roadworthys_database_is_told_not_touched(db, tmp_path):
     assert "made by a newer roadworthy" in db("status")
     for command in (["upgrade"], ["downgrade", "--yes"], ["backup", "b"]):
         assert "a newer one made it" in db(*command, code=2)
+
+
+def test_the_database_is_the_one_that_serve_takes(db, tmp_path, monkeypatch, capsys):
+    # Else `db backup` would save a stray roadworthy.db while the service works on the one in its settings.
+    (tmp_path / "roadworthy.toml").write_text('[server]\ndatabase_url = "sqlite:///served.db"\n', encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["roadworthy", "org", "create", "acme"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code, capsys.readouterr().err
+    capsys.readouterr()
+    assert "database: sqlite:///served.db\n" in db("status")
+    assert db("backup", "kept.backup").startswith("kept.backup: ")
+    assert db("restore", "kept.backup", url="sqlite:///second.db").startswith("sqlite:///second.db: restored ")
+    assert not (tmp_path / "roadworthy.db").exists()
+
+
+def test_resealing_makes_no_database(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ROADWORTHY_DATABASE_URL", raising=False)
+    monkeypatch.setenv("ROADWORTHY_SECRET_KEY", new_key())
+    monkeypatch.setattr(sys, "argv", ["roadworthy", "secret-key", "reseal"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "there is no roadworthy database at sqlite:///roadworthy.db; name another" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -230,7 +230,7 @@ def test_items_the_service_refuses_are_named_by_line(service, mapping, file):
     code, _, err = mapping("apply", path)
     assert code == 2
     assert f"{path}, line 2: providerModel: expected" in err
-    assert f"{path}, line 5: hfModel: the hub has no model 'acme/77'" in err
+    assert f"{path}, line 5: hfModel: the hub has no public model 'acme/77'" in err
 
 
 def test_refusals_are_one_sentence_without_the_token(service, mapping, file, monkeypatch):

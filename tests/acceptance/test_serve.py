@@ -68,12 +68,12 @@ class Serving:
         self.process.stderr.close()
 
 
-def refused(*flags, **environment):
+def refused(*flags, code=2, **environment):
     command = [sys.executable, "-m", "roadworthy", "serve", *flags]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **environment}
     )
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     return done.stderr
@@ -159,7 +159,7 @@ def test_logs_are_json_with_the_member_and_without_the_token(tmp_path):
         assert serving.end() == 0
         text = "".join(serving.errors)
         assert ann.token not in text
-        assert all(line.startswith(("{", "database: ")) for line in serving.errors)
+        assert all(line.startswith("{") for line in serving.errors)
         entry = next(entry for entry in serving.entries() if entry.get("request_id") == "mine-1")
         assert entry["member"].startswith("together/")
         assert (entry["method"], entry["status"], entry["route"]) == ("POST", 201, "/api/partners/{provider}/models")
@@ -186,8 +186,8 @@ def test_a_database_of_a_newer_version_is_one_sentence(tmp_path):
 def test_a_database_that_does_not_answer_is_one_sentence_without_its_password():
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    message = refused(ROADWORTHY_DATABASE_URL=f"postgresql://ann:hush-hush@127.0.0.1:{port}/x")
-    assert "cannot be used" in message
+    message = refused(code=3, ROADWORTHY_DATABASE_URL=f"postgresql://ann:hush-hush@127.0.0.1:{port}/x")
+    assert "did not serve us" in message
     assert "hush-hush" not in message
 
 

@@ -42,7 +42,7 @@ class Models:
         self.at_once -= 1
         return self.known.get(model_id)
 
-    async def tagged(self, tags):
+    async def tagged(self, tags, at_most=None):
         return []
 
     async def everything(self):
@@ -186,7 +186,7 @@ async def test_every_invalid_item_is_told_of_at_once(database_url):
         assert sorted(reasons) == [1, 3, 4, 5, 6, 7, 8]
         assert reasons[1].startswith("providerModel: this is required")
         assert "models[0]" in reasons[3]
-        assert "the hub has no model 'acme/77'" in reasons[4]
+        assert "the hub has no public model 'acme/77'" in reasons[4]
         assert "expected a JSON object" in reasons[5]
         assert "'single-model'" in reasons[6]
         assert "conversational" in reasons[7]
@@ -250,12 +250,14 @@ async def test_removing_most_of_many_live_mappings_must_be_confirmed_with_the_ex
         assert list(await snapshot(running)) == ["acme/0"]
 
 
-async def test_half_of_them_or_few_go_without_a_confirmation(database_url):
+async def test_half_of_them_or_few_go_without_a_confirmation_but_never_all(database_url):
     async with serving(database_url, Models(20)) as running:
         (ann,) = await running.enrol("together", "write")
         await put(running, ann, items(*range(10), status="live"))
         assert (await put(running, ann, items(*range(5)))).status_code == 200, "half"
-        assert (await put(running, ann, [])).status_code == 200, "fewer than ten"
+        assert (await put(running, ann, items(0))).status_code == 200, "fewer than ten"
+        assert (await put(running, ann, [])).status_code == 409, "the last live one"
+        assert (await put(running, ann, [], confirmRemovals=1)).status_code == 200
 
 
 async def test_if_match_takes_the_tag_of_the_list_and_of_a_dry_run(database_url):
@@ -333,3 +335,15 @@ async def test_ten_thousand_items_take_seconds(database_url):
         amended = await put(running, ann, items(*range(5_000), status="live"))
         answer = amended.json()
         assert (len(answer["changed"]), len(answer["removed"])) == (5_000, 5_000)
+
+
+@pytest.mark.parametrize("name", ["dry_run", "dryrun", "confirm"])
+async def test_a_misspelt_dry_run_changes_nothing(database_url, name):
+    async with serving(database_url, Models(3)) as running:
+        (ann,) = await running.enrol("together", "write")
+        assert (await put(running, ann, items(0, 1))).status_code == 200
+        answer = await put(running, ann, [], **{name: "true"})
+        assert answer.status_code == 400
+        expected = f"{name!r}: there is no such parameter; known here: dryRun, confirmRemovals. Nothing was changed"
+        assert answer.json()["error"] == expected
+        assert len((await running.http.get(PATH)).json()["text-to-image"]) == 2

@@ -93,7 +93,7 @@ async def test_a_model_is_asked_for_once_with_just_what_is_needed(monkeypatch):
         assert await catalogue.get(R1["id"]) == R1_FACTS
     assert len(hub.asked) == 1
     assert urlsplit(hub.asked[0]).path == "/api/models/deepseek-ai/DeepSeek-R1"
-    wanted = [("expand", name) for name in ("pipeline_tag", "tags", "siblings")]
+    wanted = [("expand", name) for name in ("pipeline_tag", "tags", "siblings", "private")]
     assert parse_qsl(urlsplit(hub.asked[0]).query) == wanted
     assert "authorization" not in hub.heads[0].lower()
     assert "user-agent: roadworthy/" in hub.heads[0].lower()

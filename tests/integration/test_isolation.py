@@ -14,17 +14,19 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from services import FLUX_LORA, Running, serving
+from pydantic import SecretStr
+from services import FLUX_LORA, UNLIMITED, Running, serving, single
 
 from roadworthy.database import Database, metadata
 from roadworthy.mapping_api.access import Role
 from roadworthy.mapping_api.api.app import create_app
-from roadworthy.mapping_api.change import OPERATOR, change
+from roadworthy.mapping_api.change import EVENT_TYPES, OPERATOR, change
 from roadworthy.mapping_api.model_catalogue.file import FileCatalogue
 from roadworthy.mapping_api.records import Item
 from roadworthy.mapping_api.service import Service
-from roadworthy.mapping_api.store import mappings, organisations
+from roadworthy.mapping_api.store import mappings, organisations, webhooks
 from roadworthy.mapping_api.tables import tokens
+from roadworthy.sealing import new_key
 
 pytestmark = pytest.mark.anyio
 
@@ -97,14 +99,31 @@ def tag_filter(world: World) -> dict[str, Any]:
 
 
 MODELS = "/api/partners/{provider}/models"
+WEBHOOKS = "/api/partners/{provider}/webhooks"
 ORGANIZATION = "/api/organizations/{org}"
+NOWHERE = "http://127.0.0.1:9/hook"
+"""Where webhooks go: nobody listens there."""
+KEY = new_key()
+SETTINGS = UNLIMITED.model_copy(update={"allow_private_targets": True, "secret_key": SecretStr(KEY)})
 TABLE = [
     Row("GET", MODELS, anyone()),
     Row("POST", MODELS, needs("write", 201), tag_filter),
+    Row("PUT", MODELS, needs("write"), lambda world: {"models": [tag_filter(world)]}),
+    Row("GET", MODELS + "/{mapping_id}", anyone()),
     Row("DELETE", MODELS + "/{mapping_id}", needs("write", 204)),
     Row("PUT", MODELS + "/{mapping_id}/status", needs("write"), lambda _: {"status": "live"}),
     Row("GET", "/api/partners/{provider}/audit", needs("read")),
+    Row("GET", "/api/partners/{provider}/events", needs("read")),
+    Row("GET", WEBHOOKS, needs("admin")),
+    Row("POST", WEBHOOKS, needs("admin", 201), lambda _: {"url": NOWHERE}),
+    Row("DELETE", WEBHOOKS + "/{webhook_id}", needs("admin", 204)),
+    Row("POST", WEBHOOKS + "/{webhook_id}/test", needs("admin", 202)),
+    Row("GET", WEBHOOKS + "/{webhook_id}/deliveries", needs("admin")),
+    Row("GET", "/api/models", readers()),
     Row("GET", "/api/models/{model_id}", readers()),
+    Row("GET", "/v1/models", anyone()),
+    Row("GET", "/v1/models/{model_id}", readers()),
+    Row("GET", "/api/tasks", anyone()),
     Row("GET", "/api/whoami-v2", callers()),
     Row("GET", ORGANIZATION + "/audit", needs("read")),
     Row("GET", ORGANIZATION + "/members", needs("admin")),
@@ -119,6 +138,9 @@ TABLE = [
         lambda _: {"member": "write-1", "name": "ci", "role": "write", "expiresInDays": 1},
     ),
     Row("DELETE", ORGANIZATION + "/tokens/{token_id}", needs("admin", 204)),
+    Row("GET", "/healthz", anyone()),
+    Row("GET", "/readyz", anyone()),
+    Row("GET", "/metrics", anyone()),
 ]
 
 
@@ -142,6 +164,12 @@ async def a_token(world: World) -> str:
         return (await organisations.issue_token(opened, member.id, world.new(), "read")).record.id
 
 
+async def a_webhook(world: World) -> str:
+    async with change(world.running.service.database, OPERATOR) as opened:
+        made = await webhooks.create(opened, "together", NOWHERE, EVENT_TYPES, world.running.service.sealer)
+    return made[0].id
+
+
 async def _just(text: str) -> str:
     return text
 
@@ -151,6 +179,7 @@ PLACES: dict[str, Callable[[World], Awaitable[str]]] = {
     "org": lambda _: _just("together"),
     "model_id": lambda _: _just("deepseek-ai/DeepSeek-R1"),
     "mapping_id": a_mapping,
+    "webhook_id": a_webhook,
     "member": a_member,
     "token_id": a_token,
 }
@@ -167,6 +196,7 @@ async def a_world(running: Running) -> World:
         await organisations.revoke_token(opened, known["admin-3"])
         past = tokens.update().where(tokens.c.id == known["admin-4"]).values(expires_at_us=opened.now_us - 1)
         await opened.connection.execute(past)
+    await running.http.post("/api/partners/together/models", json=single(status="live"), headers=admin.headers)
     wrong = admin.token[:-1] + ("a" if admin.token[-1] != "a" else "b")
     return World(
         running,
@@ -212,7 +242,7 @@ async def ask(world: World, row: Row, role: str) -> tuple[Any, dict[str, list[An
 
 @pytest.mark.parametrize("row", TABLE, ids=str)
 async def test_every_role_gets_what_the_table_says_and_a_refusal_changes_nothing(database_url, row):
-    async with serving(database_url) as running:
+    async with serving(database_url, settings=SETTINGS) as running:
         world = await a_world(running)
         for role in ROLES:
             answer, before = await ask(world, row, role)
@@ -243,7 +273,7 @@ async def test_every_route_has_its_row(tmp_path):
 
 async def test_what_a_member_may_do_at_home_he_may_not_do_next_door(database_url):
     """Ids of one organisation's things under the path of the other, with a token of the other."""
-    async with serving(database_url) as running:
+    async with serving(database_url, settings=SETTINGS) as running:
         world = await a_world(running)
         groq = world.headers["stranger"]
         mapping_id, member, token_id = await a_mapping(world), await a_member(world), await a_token(world)
@@ -265,7 +295,7 @@ async def test_what_a_member_may_do_at_home_he_may_not_do_next_door(database_url
 
 
 async def test_to_strangers_an_organisation_that_is_not_there_looks_like_any_other(database_url):
-    async with serving(database_url) as running:
+    async with serving(database_url, settings=SETTINGS) as running:
         world = await a_world(running)
         paths = ("/api/organizations/together/members", "/api/organizations/nobody/members")
         there, not_there = [await running.http.get(path, headers=world.headers["stranger"]) for path in paths]

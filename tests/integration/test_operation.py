@@ -163,7 +163,7 @@ async def test_each_request_is_one_entry_without_secrets(database_url, log):
 def test_other_libraries_speak_the_same_and_no_secret_gets_through(log):
     logging.getLogger("uvicorn.error").warning("odd\nrequest %s", "\x1b[31m\u2028")
     logging.getLogger("httpx").info("never seen")
-    logging.getLogger("apscheduler.scheduler").info("postgresql://ann:hush-hush@db/x with Bearer abcdef.123456")
+    logging.getLogger("apscheduler.scheduler").error("postgresql://ann:hush-hush@db/x with Bearer abcdef.123456")
     logs.get("roadworthy.test").info("said", api_key="k", nested={"password": "hush-hush", "deep": {"token": "t"}}, n=1)
     lines = log.getvalue().split("\n")
     assert len(lines) == 4
@@ -218,7 +218,7 @@ async def test_every_answer_carries_the_security_headers(database_url):
         public = await running.http.get(PATH)
         assert public.headers["Cache-Control"] == "no-cache"
         assert "Authorization" in public.headers["Vary"]
-        own = await running.http.get(PATH, headers=ann.headers)
+        own = await running.http.get("/api/models/deepseek-ai/DeepSeek-R1", headers=ann.headers)
         written = await running.http.post(PATH, json=single(), headers=ann.headers)
         assert {own.headers["Cache-Control"], written.headers["Cache-Control"]} == {"no-store"}
         lost = await running.http.get("/nothing")
@@ -259,7 +259,12 @@ async def test_the_openapi_document_is_valid_and_complete(database_url):
                 assert "X-Request-Id" in response["headers"], where
                 if int(status) >= 400:
                     schema = response["content"]["application/json"]["schema"]["$ref"]
-                    assert schema.rpartition("/")[2] in {"ErrorBody", "ConflictBody", "Error", "Conflict"}, where
+                    assert schema.rpartition("/")[2] in {
+                        "ErrorBody",
+                        "ConflictBody",
+                        "BulkErrorBody",
+                        "UnconfirmedBody",
+                    }, where
             if "requestBody" in operation:
                 assert "413" in operation["responses"], where
             if method != "get":
@@ -302,3 +307,54 @@ def test_the_documentation_reads_in_a_browser_without_another_server(docs_page, 
     assert said == []
     origin = page.url.partition("/docs")[0]
     assert [url for url in asked if not url.startswith((origin, "data:"))] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PATCH", PATH, "GET, HEAD, POST, PUT"),
+        ("PATCH", f"{PATH}/{'a' * 24}", "DELETE, GET, HEAD"),
+        ("POST", "/healthz", "GET, HEAD"),
+        ("PUT", "/docs", "GET, HEAD"),
+    ],
+)
+async def test_what_is_not_possible_names_what_is(database_url, method, path, allowed):
+    async with serving(database_url) as running:
+        await running.enrol("together")
+        answer = await running.http.request(method, path)
+        assert answer.status_code == 405
+        assert answer.headers["allow"] == allowed
+        assert answer.json() == {"error": f"{method} is not possible here; {allowed} is"}
+
+
+async def test_what_is_malformed_is_told_in_our_words(database_url):
+    async with serving(database_url) as running:
+        (admin,) = await running.enrol("together", "admin")
+        named = await running.http.get(f"{PATH}/zzz")
+        assert named.json() == {"error": "mapping_id: expected an id of 24 hex digits, as listings show it; got 'zzz'"}
+        asked = await running.http.get(PATH, params={"status": "x"})
+        assert asked.json()["error"].startswith("status: ")
+        told = await running.http.post(
+            "/api/organizations/together/members",
+            headers=admin.headers,
+            json={"name": "paul", "role": "read", "mail": "x"},
+        )
+        assert told.status_code == 400
+        assert told.json() == {"error": "'mail': there is no such field; /docs lists what there is"}
+
+
+async def test_nobody_is_sent_to_a_host_of_the_callers_choice(database_url):
+    async with serving(database_url) as running:
+        await running.enrol("together")
+        for path in ("/docs/", "/healthz/", f"{PATH}/"):
+            answer = await running.http.get(path, headers={"Host": "elsewhere.example"})
+            assert (answer.status_code, answer.headers.get("location")) == (404, None)
+            assert "there is no" in answer.json()["error"]
+
+
+async def test_every_operation_has_a_summary_that_tells_it_from_others(database_url):
+    async with serving(database_url) as running:
+        described = (await running.http.get("/openapi.json")).json()
+        found = [each["summary"] for operations in described["paths"].values() for each in operations.values()]
+        assert len(set(found)) == len(found) == 30
+        assert all(" " in summary and len(summary) <= 100 for summary in found), found

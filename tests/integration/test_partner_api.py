@@ -110,7 +110,7 @@ async def test_a_body_that_is_no_json_is_explained(database_url, content, header
         (single(task=7), ["task: expected", "got 7"]),
         (single(task=None), ["task: expected", "got null"]),
         (single("a/b/c"), ["hfModel: expected a model's id", "'a/b/c'"]),
-        (single("nobody/nothing"), ["the hub has no model 'nobody/nothing'"]),
+        (single("nobody/nothing"), ["the hub has no public model 'nobody/nothing'"]),
         (single(task="text-to-image"), ["task: expected the model's pipeline tag", "'text-generation'"]),
         (single(providerModel=" x"), ["providerModel: expected your own id"]),
         (single(providerModel="x" * 513), ["providerModel: expected your own id"]),

@@ -597,6 +597,7 @@ async def test_what_is_old_and_done_is_pruned_and_what_waits_stays(database_url,
                 await opened.connection.execute(
                     idempotency.insert().values(
                         provider="together",
+                        organisation_id="0" * 24,
                         key=key,
                         request_digest="0" * 64,
                         status_code=201,

@@ -60,7 +60,11 @@ def test_without_a_key_the_error_says_how_to_make_one(keys):
         sealer.seal("secret", "here")
 
 
-@pytest.mark.parametrize("key", ["short", "!" * 43, new_key() + "A", "ü" * 43, new_key()[:-4]])
+@pytest.mark.parametrize(
+    "key",
+    ["short", "!" * 43, new_key() + "A", "ü" * 43, new_key()[:-4]],
+    ids=["short", "no-base64", "too-long", "no-ascii", "cut"],
+)
 def test_a_malformed_key_is_refused_and_not_repeated(key):
     with pytest.raises(ConfigError, match="43 characters") as refused:
         Sealer(f"{new_key()},{key}")

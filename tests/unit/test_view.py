@@ -307,7 +307,7 @@ async def test_answers_are_bounded(database_url, monkeypatch):
     async with opened_view(database_url) as (_, view):
         for number in range(100):
             assert view.answer(number, lambda: b"x" * 500, len) == b"x" * 500
-            assert sum(len(held[1]) + 512 for held in view._answers.values()) == view._answers_bytes <= 10_000
+            assert sum(held.size_bytes for held in view._answers.values()) == view._answers_bytes <= 10_000
 
 
 async def test_public_reads_go_on_for_a_time_and_say_so_and_the_list_does_not(database_url, caplog):
@@ -331,7 +331,7 @@ async def test_public_reads_go_on_for_a_time_and_say_so_and_the_list_does_not(da
                 assert (stale.status_code, stale.content) == (200, fresh.content)
                 assert stale.headers["Warning"] == '110 - "Response is Stale"'
             assert (await running.http.get(url)).status_code == 503
-            view._asked_at_s -= 61
+            view.asked_at_s -= 61
             refused = await running.http.get(path)
             assert refused.status_code == 503
             assert refused.headers["Retry-After"]

@@ -14,18 +14,19 @@ from roadworthy.database import backup as backups
 from roadworthy.database.migrate import check_known, known_revisions
 from roadworthy.database.status import Status, look
 from roadworthy.errors import RoadworthyError, UsageError
+from roadworthy.mapping_api.settings import read_settings
 
 
-def upgrade(database: str, revision: str) -> None:
+def upgrade(database: str | None, revision: str) -> None:
     """Bring the database forwards to a revision."""
-    url = async_url(database)
+    url = _url(database)
     _migrate(url, revision, back=False)
     typer.echo(f"{shown_url(url)} is at revision {migrated_to(url) or 'base'}")
 
 
-def downgrade(database: str, revision: str | None, *, yes: bool) -> None:
+def downgrade(database: str | None, revision: str | None, *, yes: bool) -> None:
     """Bring the database back to a revision; by default, the one before."""
-    url = async_url(database)
+    url = _url(database)
     current = migrated_to(url)
     check_known(current)
     if current is None:
@@ -44,28 +45,33 @@ def downgrade(database: str, revision: str | None, *, yes: bool) -> None:
     typer.echo(f"{shown_url(url)} is at revision {migrated_to(url) or 'base'}")
 
 
-def status(database: str, *, as_json: bool) -> None:
+def status(database: str | None, *, as_json: bool) -> None:
     """Print where the database stands."""
-    found = look(async_url(database))
+    found = look(_url(database))
     typer.echo(json.dumps(found.as_json(), indent=2) if as_json else _text(found))
 
 
-def backup(database: str, file: Path) -> None:
+def backup(database: str | None, file: Path) -> None:
     """Write a backup and say what it holds."""
-    summary = backups.backup(async_url(database), file)
+    summary = backups.backup(_url(database), file)
     if summary.left_out:
         typer.echo(f"left out, since they are not roadworthy's tables: {', '.join(summary.left_out)}", err=True)
     typer.echo(f"{file}: {sum(summary.rows.values())} rows of {len(summary.rows)} tables, revision {summary.revision}")
 
 
-def restore(database: str, file: Path) -> None:
+def restore(database: str | None, file: Path) -> None:
     """Load a backup and say what came."""
-    url = async_url(database)
+    url = _url(database)
     try:
         summary = backups.restore(url, file)
     except DBAPIError as error:
         raise _refused(url, error) from error
     typer.echo(f"{shown_url(url)}: restored {sum(summary.rows.values())} rows of {len(summary.rows)} tables")
+
+
+def _url(database: str | None) -> URL:
+    """The database that was named, else the one that `serve` takes: a backup must not be of another."""
+    return async_url(read_settings({"database_url": database}).database_url)
 
 
 def _migrate(url: URL, revision: str, *, back: bool) -> None:

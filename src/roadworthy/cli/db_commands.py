@@ -10,22 +10,20 @@ import typer
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look after the services' database.")
 
 DatabaseUrl = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--database",
         metavar="URL",
-        envvar="ROADWORTHY_DATABASE_URL",
-        show_envvar=True,
-        help="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME.",
+        help="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME [default: as `serve` has it: "
+        "ROADWORTHY_DATABASE_URL, roadworthy.toml, sqlite:///roadworthy.db].",
     ),
 ]
-DEFAULT = "sqlite:///roadworthy.db"  # `database.DEFAULT_URL`, which is not imported: the help must come at once
 
 
 @app.command()
 def upgrade(
     revision: Annotated[str, typer.Argument(metavar="[REVISION]", help="How far.")] = "head",
-    database: DatabaseUrl = DEFAULT,
+    database: DatabaseUrl = None,
 ) -> None:
     """Make the database, or bring its tables to the form this version needs. `serve` does so by itself."""
     from roadworthy.cli import db
@@ -38,7 +36,7 @@ def downgrade(
     revision: Annotated[
         str | None, typer.Argument(metavar="[REVISION]", help="How far; `base` is no tables [default: one step].")
     ] = None,
-    database: DatabaseUrl = DEFAULT,
+    database: DatabaseUrl = None,
     yes: Annotated[bool, typer.Option("--yes", help="Yes, lose what the older form cannot hold.")] = False,
 ) -> None:
     """Take the tables back to an older form. What that form has no place for is lost: make a backup first."""
@@ -49,7 +47,7 @@ def downgrade(
 
 @app.command()
 def status(
-    database: DatabaseUrl = DEFAULT,
+    database: DatabaseUrl = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Say where the database is, at which revision, how large, and how many rows each table has."""
@@ -61,7 +59,7 @@ def status(
 @app.command()
 def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; an earlier backup there is replaced.")],
-    database: DatabaseUrl = DEFAULT,
+    database: DatabaseUrl = None,
 ) -> None:
     """Write every row to one file, as of one moment, while the service goes on.
 
@@ -76,7 +74,7 @@ def backup(
 @app.command()
 def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file made by `roadworthy db backup`.")],
-    database: DatabaseUrl = DEFAULT,
+    database: DatabaseUrl = None,
 ) -> None:
     """Load a backup into a new or empty database: all of it, or nothing. It is never mixed with other rows."""
     from roadworthy.cli import db

@@ -92,7 +92,7 @@ def export(provider: str, output: Path | None, target: Service) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise ConfigError(f"{output}: cannot be written: {error.strerror}") from None
-    typer.echo(f"wrote {len(items)} items to {output}", err=True)
+    typer.echo(f"wrote {len(items)} item{'' if len(items) == 1 else 's'} to {output}", err=True)
 
 
 def _item(task: str, source: str, entry: dict[str, Any]) -> dict[str, Any]:

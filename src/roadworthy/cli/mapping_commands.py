@@ -27,7 +27,7 @@ TOKEN_ENV = "ROADWORTHY_TOKEN"  # noqa: S105  the variable's name, not a token
 def apply(
     file: File,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. Without a terminal, removals need it.")] = False,
     url: Url = LOCAL,
     token_env: TokenEnv = TOKEN_ENV,
     ca_file: CaFile = None,

@@ -27,12 +27,11 @@ def read(url: str | None, work: Callable[[Database], Awaitable[Result]], *, make
     Raises `ConfigError` for one that cannot be used as it is, `DatabaseUnavailableError` where it does not answer.
     """
     database = Database(read_settings({"database_url": url}).database_url)
-    if database.dialect == "sqlite" and not make and not Path(database.url.database or "").exists():
-        raise _absent(database)  # before a mistyped name becomes an empty file
+
+    _ready(database, make=make)
 
     async def go() -> Result:
         try:
-            await _ready(database, make=make)
             return await work(database)
         except DBAPIError as error:
             reason = str(error.orig).strip().partition("\n")[0]
@@ -53,13 +52,13 @@ def write(url: str | None, work: Callable[[Change], Awaitable[Result]], *, make:
     return read(url, go, make=make)
 
 
-async def _ready(database: Database, *, make: bool) -> None:
-    await database.ping()
-    at = await asyncio.to_thread(migrated_to, database.url)
+def _ready(database: Database, *, make: bool) -> None:
+    there = database.dialect != "sqlite" or Path(database.url.database or "").exists()
+    at = migrated_to(database.url) if there else None
     if at is None:
         if not make:
             raise _absent(database)
-        await asyncio.to_thread(migrate, database.url)
+        migrate(database.url)
     elif at != head():
         # A service of the other version may be running on it; only a start of the service migrates.
         raise ConfigError(

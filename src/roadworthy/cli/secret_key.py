@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import typer
 
-from roadworthy.database import Database
+from roadworthy.cli import operator
 from roadworthy.errors import ConfigError
-from roadworthy.mapping_api.change import OPERATOR, change
 from roadworthy.mapping_api.settings import ServiceSettings
 from roadworthy.mapping_api.store import webhooks
 from roadworthy.sealing import HOW_TO_SET, VARIABLE, Sealer
@@ -19,14 +16,5 @@ def reseal(settings: ServiceSettings) -> None:
     sealer = Sealer(settings.secret_key.get_secret_value() if settings.secret_key else None)
     if not sealer.ready:
         raise ConfigError(f"{VARIABLE} is not set; {HOW_TO_SET}")
-    done = asyncio.run(_reseal(settings.database_url, sealer))
+    done = operator.write(settings.database_url, lambda opened: webhooks.reseal(opened, sealer))
     typer.echo(f"{done} encrypted anew; all secrets are under the first key now, and the others can be dropped")
-
-
-async def _reseal(url: str, sealer: Sealer) -> int:
-    database = Database(url)
-    try:
-        async with change(database, OPERATOR) as opened:
-            return await webhooks.reseal(opened, sealer)
-    finally:
-        await database.close()

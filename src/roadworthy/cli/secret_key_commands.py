@@ -21,7 +21,12 @@ def new() -> None:
 def reseal(
     database: Annotated[
         str | None,
-        typer.Option("--database", metavar="URL", help="SQLite or PostgreSQL [default: sqlite:///roadworthy.db]."),
+        typer.Option(
+            "--database",
+            metavar="URL",
+            help="SQLite or PostgreSQL [default: as `serve` has it: ROADWORTHY_DATABASE_URL, roadworthy.toml, "
+            "sqlite:///roadworthy.db].",
+        ),
     ] = None,
 ) -> None:
     """Encrypt every stored secret anew with the first key of ROADWORTHY_SECRET_KEY; then drop the other keys."""

@@ -64,8 +64,8 @@ def serve(settings: ServiceSettings) -> None:
     config = server_config(service)
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     typer.echo(f"http://{shown}:{bound.getsockname()[1]}")
-    typer.echo(f"database: {shown_url(database.url)}. Stop with Ctrl-C.", err=True)
     sys.stdout.flush()
+    _log.info("serving", database=shown_url(database.url))  # logged, for standard error holds nothing but the log
     server = _Server(config, settings.shutdown_delay_s)
     server.run(sockets=[bound])
     if not server.started:

@@ -17,7 +17,8 @@ Database = Annotated[
     typer.Option(
         "--database",
         metavar="URL",
-        help="SQLite or PostgreSQL [default: ROADWORTHY_DATABASE_URL, else sqlite:///roadworthy.db].",
+        help="SQLite or PostgreSQL [default: as `serve` has it: ROADWORTHY_DATABASE_URL, roadworthy.toml, "
+        "sqlite:///roadworthy.db].",
     ),
 ]
 

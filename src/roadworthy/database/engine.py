@@ -11,10 +11,10 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from roadworthy.database.failures import told
+from roadworthy.database.failures import OutcomeUnknownError, shown_url, told
 from roadworthy.database.migrate import check_folder, postgres_extra
 from roadworthy.errors import ConfigError
 
@@ -65,11 +65,21 @@ class Database:
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that may change; committed at the end, undone by an exception or a cancellation.
 
-        Raises `DatabaseUnavailableError`.
+        Raises `DatabaseUnavailableError`; as `OutcomeUnknownError` where the connection broke off at the commit.
         """
+        whole = False
         with told(self.url):
-            async with self._writer.begin() as connection:
-                yield connection
+            try:
+                async with self._writer.begin() as connection:
+                    yield connection
+                    whole = True
+            except DBAPIError as error:
+                if whole and error.connection_invalidated:
+                    raise OutcomeUnknownError(
+                        f"the database {shown_url(self.url)} broke off while a change was committed; "
+                        "look whether it was done"
+                    ) from error
+                raise
 
     async def now_us(self, connection: AsyncConnection) -> int:
         """The database's clock: microseconds since 1970 UTC. Schedules and records use this clock alone."""

@@ -25,6 +25,10 @@ class DatabaseUnusableError(DatabaseUnavailableError):
     exit_code = 2
 
 
+class OutcomeUnknownError(DatabaseUnavailableError):
+    """The database broke off while a change was being committed: it was done, or it was not."""
+
+
 _REMEDIES = {  # part of a driver's message -> what to do; these do not pass by waiting
     "file is not a database": "it is another kind of file; name a database of roadworthy, or a new file",
     "unable to open database file": "it must be a file in a folder, and both must be ours to read and write",

@@ -77,12 +77,10 @@ class PostgresqlWatch:
                     with contextlib.suppress(psycopg.Error):
                         return await self._answer(self._connection)
                     await self.close()
-                self._connection = await psycopg.AsyncConnection.connect(
-                    self._url.set(drivername="postgresql").render_as_string(hide_password=False),
-                    autocommit=True,
-                    connect_timeout=ANSWER_TIMEOUT_S,
-                    application_name="roadworthy",
-                )
+                # The engine's own reading of the URL: libpq reads some passwords otherwise, and tells them in errors.
+                _, named = self._url.get_dialect()().create_connect_args(self._url)
+                named.update(connect_timeout=ANSWER_TIMEOUT_S, application_name="roadworthy")
+                self._connection = await psycopg.AsyncConnection.connect(**named, autocommit=True)
                 return await self._answer(self._connection)
         except (psycopg.Error, TimeoutError) as error:
             await self.close()
