@@ -27,6 +27,10 @@ from roadworthy.mapping_api.model_catalogue.hub import HubCatalogue
 from roadworthy.mapping_api.service import Service
 from roadworthy.mapping_api.settings import Origins, ServiceSettings, gather
 from roadworthy.sandbox.server import listen
+from roadworthy.validator.api import router as endpoint_routes
+from roadworthy.validator.service import Validator
+from roadworthy.validator.settings import ValidatorSettings
+from roadworthy.validator.settings import read_settings as validator_settings
 
 _log = logs.get("roadworthy.serve")
 
@@ -39,10 +43,10 @@ def run(flags: Mapping[str, Any], config: Path | None, *, show_settings: bool) -
     if show_settings:
         _show(found)
     else:
-        serve(found.settings)
+        serve(found.settings, validator_settings(config))
 
 
-def serve(settings: ServiceSettings) -> None:
+def serve(settings: ServiceSettings, validation: ValidatorSettings | None = None) -> None:
     """Create or migrate the database, then serve until interrupted. The first line printed is the base URL."""
     logs.configure(settings.log_format, settings.log_level, settings.secrets())
     database = Database(settings.database_url)
@@ -61,7 +65,7 @@ def serve(settings: ServiceSettings) -> None:
         raise UsageError(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Use --port 0 for a free one."
         ) from None
-    config = server_config(service)
+    config = server_config(service, _validator(service, validation) if settings.validator else None)
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     typer.echo(f"http://{shown}:{bound.getsockname()[1]}")
     typer.echo(f"database: {shown_url(database.url)}. Stop with Ctrl-C.", err=True)
@@ -73,10 +77,10 @@ def serve(settings: ServiceSettings) -> None:
     _log.info("stopped")
 
 
-def server_config(service: Service) -> uvicorn.Config:
-    """How the service is served."""
+def server_config(service: Service, validator: Validator | None = None) -> uvicorn.Config:
+    """How the service is served, and the validator beside it."""
     return uvicorn.Config(
-        create_app(service),
+        create_app(service, routers=[endpoint_routes], beside=[] if validator is None else [validator]),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -127,6 +131,16 @@ class _Server(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
+
+
+def _validator(service: Service, settings: ValidatorSettings | None) -> Validator:
+    return Validator(
+        service.database,
+        service.sealer,
+        settings,
+        allow_private=service.settings.allow_private_targets,
+        published=service.deliverer.wake,
+    )
 
 
 def _show(found: Origins) -> None:
