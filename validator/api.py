@@ -107,7 +107,7 @@ def _shown(registered: Registered) -> dict[str, Any]:
     return {
         "baseUrl": registered.base_url,
         "hasKey": registered.key_sealed is not None,
-        "options": registered.options.model_dump(mode="json"),
+        "options": registered.options.model_dump(mode="json", exclude_defaults=True),
         "maxRunning": registered.max_running,
         "state": state,
         "updatedAt": timestamp(registered.updated_at_us),

@@ -197,6 +197,9 @@ class Worker:
             self.wake()
 
     async def _publish(self, group: Sequence[_Ended]) -> None:
+        # A run whose lease ended may wait here beside the one that was begun in its place.
+        newest = {each.claim.mapping_id: each for each in sorted(group, key=lambda each: each.claim.fence)}
+        group = list(newest.values())
         async with change(self._database, ACTOR) as opened:
             gone = await due_rows.outdated(opened.connection, [(each.claim, each.mapping) for each in group])
             await due_rows.give_back(opened.connection, [each.claim for each in group if each.claim.mapping_id in gone])
