@@ -5,9 +5,8 @@ What comes first of these wins. There is no secret among them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
@@ -110,17 +109,28 @@ class ValidatorSettings(BaseSettings):
         )
 
 
-def read_settings(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> ValidatorSettings:
-    """The settings of flags, environment and file, in this order. Raises `ConfigError` for what cannot be used.
+def read_settings(config: Path | None = None) -> ValidatorSettings:
+    """The settings of environment and file, in this order. Raises `ConfigError` for what cannot be used.
 
     `config` is a settings file; without one `roadworthy.toml` is read where it is there and has the table.
     """
+    return _gather(config)[0]
+
+
+def shown_rows(config: Path | None = None) -> list[tuple[str, str, str]]:
+    """Name, value and origin of every setting. Raises `ConfigError`."""
+    settings, origins = _gather(config)
+    return [(f"{TABLE}.{name}", str(getattr(settings, name)), origin) for name, origin in origins.items()]
+
+
+def _gather(config: Path | None) -> tuple[ValidatorSettings, dict[str, str]]:
     path = config if config is not None else FILE if FILE.exists() else None
     table = read_toml(path).get(TABLE, {}) if path is not None else {}
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: {TABLE} must be a table, `[{TABLE}]`; got {table!r}")
-    given = {name: value for name, value in (flags or {}).items() if value is not None}
-    # The model reads the environment on its own; a value that the file has is judged where it stands.
-    validate(ValidatorSettings, table, f"[{TABLE}] in {path}, with the environment")
     environment = EnvSettingsSource(ValidatorSettings)()
-    return validate(ValidatorSettings, {**table, **environment, **given}, "the environment")
+    origins = dict.fromkeys(ValidatorSettings.model_fields, "default")
+    origins |= {name: f"{path}" for name in table if name in origins}
+    origins |= {name: f"environment, {PREFIX}{name.upper()}" for name in environment}
+    where = f"[{TABLE}] in {path}" if table else "the environment"
+    return validate(ValidatorSettings, {**table, **environment}, where), origins

@@ -14,7 +14,7 @@ from validating import Providers, chats, embeddings, provider_with_mappings, val
 
 from roadworthy.database import Database
 from roadworthy.mapping_api.store.validations import BROUGHT_BACK, TAKEN_OFF
-from roadworthy.mapping_api.tables import audit, events, validations
+from roadworthy.mapping_api.tables import audit, events, mappings, validations
 from roadworthy.sandbox.server import running
 from roadworthy.validator.tables import due, evidence, health, rollups, runs
 
@@ -75,8 +75,6 @@ async def read(database, table):
 
 async def states(database):
     """The state of each mapping, by what names it."""
-    from roadworthy.mapping_api.tables import mappings
-
     query = sa.select(mappings.c.provider, mappings.c.source, health.c.state, health.c.active).outerjoin(
         health, health.c.mapping_id == mappings.c.id
     )
@@ -105,7 +103,11 @@ async def assert_whole(database):
     lines = sorted(await read(database, audit), key=lambda row: row.revision)
     told = await read(database, events)
     mappings_of = await read(database, health)
-    assert {row.mapping_id for row in mappings_of} == set(published) == {row.mapping_id for row in await read(database, due)}
+    assert (
+        {row.mapping_id for row in mappings_of}
+        == set(published)
+        == {row.mapping_id for row in await read(database, due)}
+    )
     for now in mappings_of:
         own = [row for row in all_runs if row.mapping_id == now.mapping_id]
         decided = [row for row in own if row.result != "in_doubt"]
@@ -120,7 +122,9 @@ async def assert_whole(database):
         sums = [row for row in hours if row.mapping_id == now.mapping_id]
         assert sum(row.runs for row in sums) == len(own)
         assert sum(row.failures for row in sums) == sum(row.result == "fails" for row in own)
-        actions = [row.action for row in lines if row.subject == now.mapping_id and row.action in {TAKEN_OFF, BROUGHT_BACK}]
+        actions = [
+            row.action for row in lines if row.subject == now.mapping_id and row.action in {TAKEN_OFF, BROUGHT_BACK}
+        ]
         turns = [TAKEN_OFF, BROUGHT_BACK] * len(actions)
         assert actions == turns[: len(actions)], "off and back do not alternate"
         assert (len(actions) % 2 == 0) == now.active
@@ -157,8 +161,8 @@ def test_killed_again_and_again_every_mapping_ends_as_without_a_kill(fresh_datab
     off = {key for key, (state, active) in found.items() if (state, active) == ("failing", False)}
     assert off == {key for key in found if key[0] == "groq"}
     assert found == expected
-    asyncio.run(check(killed))
-    asyncio.run(check(quiet))
+    asyncio.run(check(killed, interrupted=True))
+    asyncio.run(check(quiet, interrupted=False))
 
 
 async def settle(quiet, killed):
@@ -166,8 +170,12 @@ async def settle(quiet, killed):
     return expected, found
 
 
-async def check(database):
+async def check(database, *, interrupted):
     await assert_whole(database)
+    claims = sum(row.fence for row in await read(database, due))
+    assert interrupted == (claims > len(await read(database, runs)) + len(await read(database, due))), (
+        "no kill hit a run"
+    )
     taken = [row for row in await read(database, audit) if row.action == TAKEN_OFF]
     assert taken, "nothing happened that a kill could have spoilt"
     await database.close()

@@ -77,7 +77,7 @@ async def test_a_slow_run_delays_nobody_and_verdicts_are_published_by_and_by(dat
 
     async def until_published(count):
         async with asyncio.timeout(10):
-            while len(found := await rows(database, validations)) < count:
+            while len(found := await rows(database, validations)) < count:  # noqa: ASYNC110  it looks from outside
                 await asyncio.sleep(0.02)
         return {row.mapping_id for row in found}
 
@@ -176,13 +176,14 @@ async def test_what_cannot_be_published_before_its_lease_ends_is_dropped_and_run
 
 async def test_a_run_of_a_mapping_that_changed_meanwhile_says_nothing_and_runs_again(database):
     mapping, gone = await provider_with_mappings(database, "together", NOWHERE, chats(2))
-    asked = []
+    asked, both = [], asyncio.Event()
 
     async def prober(now):
         asked.append((now.id, now.provider_model))
         if len(asked) <= 2:
-            while len(asked) < 2:
-                await asyncio.sleep(0.01)
+            if len(asked) == 2:
+                both.set()
+            await both.wait()
             if now.id == mapping.id:
                 async with change(database, OPERATOR) as opened:
                     await mapping_rows.amend(opened, mapping, status="live", provider_model="acme/other")

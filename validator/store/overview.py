@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +14,6 @@ from roadworthy.mapping_api.records import Validation
 from roadworthy.mapping_api.store import validations
 from roadworthy.mapping_api.tables import mappings
 from roadworthy.validator.health import Health, State
-from roadworthy.validator.outcome import Result
 from roadworthy.validator.schedule import Periods, Urgency
 from roadworthy.validator.store import due as due_rows
 from roadworthy.validator.store import health as health_rows
@@ -157,9 +157,4 @@ async def _put(change: Change, wanted: dict[str, Any], becomes: Health, action: 
 
 
 def _off(last: Validation) -> Validation:
-    from dataclasses import replace
-
     return replace(last, active=False)
-
-
-FAILS = Result.FAILS

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -25,12 +25,13 @@ from roadworthy.mapping_api.model_catalogue import ModelCatalogue
 from roadworthy.mapping_api.model_catalogue.file import FileCatalogue
 from roadworthy.mapping_api.model_catalogue.hub import HubCatalogue
 from roadworthy.mapping_api.service import Service
-from roadworthy.mapping_api.settings import Origins, ServiceSettings, gather
+from roadworthy.mapping_api.settings import ServiceSettings, gather
 from roadworthy.sandbox.server import listen
 from roadworthy.validator.api import router as endpoint_routes
 from roadworthy.validator.service import Validator
 from roadworthy.validator.settings import ValidatorSettings
 from roadworthy.validator.settings import read_settings as validator_settings
+from roadworthy.validator.settings import shown_rows as validator_rows
 
 _log = logs.get("roadworthy.serve")
 
@@ -41,7 +42,7 @@ def run(flags: Mapping[str, Any], config: Path | None, *, show_settings: bool) -
     for warning in found.warnings:
         typer.echo(f"roadworthy: {warning}", err=True)
     if show_settings:
-        _show(found)
+        _show([*found.rows(), *validator_rows(config)])
     else:
         serve(found.settings, validator_settings(config))
 
@@ -143,8 +144,7 @@ def _validator(service: Service, settings: ValidatorSettings | None) -> Validato
     )
 
 
-def _show(found: Origins) -> None:
-    rows = found.rows()
+def _show(rows: Sequence[tuple[str, str, str]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, value, origin in rows:
         typer.echo(f"{name:<{widths[0]}}  {value:<{widths[1]}}  ({origin})")

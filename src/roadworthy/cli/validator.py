@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import json
 import os
 import re
 import signal
@@ -184,7 +185,7 @@ def status(url: str | None, *, as_json: bool) -> None:
 
     found = read(url, work)
     if as_json:
-        show_json(found)
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
     rows = [
         {
@@ -205,13 +206,6 @@ def status(url: str | None, *, as_json: bool) -> None:
         typer.echo(
             f"The brake is on since {found['brakedSince']}: most providers fail together, so nothing is delisted."
         )
-
-
-def show_json(value: Any) -> None:
-    """Print any value as JSON."""
-    import json
-
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _waits(row: Any) -> bool:
