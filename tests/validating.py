@@ -6,6 +6,8 @@ import asyncio
 import json
 import multiprocessing
 import os
+import pkgutil
+import re
 import signal
 import time
 from collections import Counter
@@ -13,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import roadworthy.conformance
+import roadworthy.sandbox
 from roadworthy.database import Database
 from roadworthy.mapping_api.change import OPERATOR, change
 from roadworthy.mapping_api.records import Item, Mapping
@@ -28,7 +32,19 @@ from roadworthy.validator.store.endpoints import Wanted
 
 load()
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["validating"])
+"""Its children are forked from a process that has imported everything: they are at work within a tenth of a second."""
+PROCESSES.set_forkserver_preload(
+    [
+        "roadworthy.validator.service",
+        "roadworthy.sandbox.app",
+        *(
+            module.name
+            for package in (roadworthy.conformance, roadworthy.sandbox)
+            for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+            if re.search(r"\.(checks|probes|reading|faults|variations)\b", module.name)
+        ),
+    ]
+)
 
 
 async def provider_with_mappings(
@@ -106,12 +122,12 @@ class Providers:
             models[model] -= 1
 
 
-def _validate(url: str, settings: dict[str, Any], log: str | None) -> None:
+def _validate(url: str, settings: dict[str, Any], log: str | None, started: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.run(_validate_until_told(url, ValidatorSettings(**settings), log))
+    asyncio.run(_validate_until_told(url, ValidatorSettings(**settings), log, started))
 
 
-async def _validate_until_told(url: str, settings: ValidatorSettings, log: str | None) -> None:
+async def _validate_until_told(url: str, settings: ValidatorSettings, log: str | None, started: Any) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     database = Database(url)
@@ -130,16 +146,19 @@ async def _validate_until_told(url: str, settings: ValidatorSettings, log: str |
 
         validator.worker._prober = noted
     async with validator:
+        started.set()
         await stop.wait()
     await database.close()
 
 
 @contextmanager
 def validating(url: str, settings: dict[str, Any], log: str | None = None) -> Iterator[Any]:
-    """A process with a validator, killed at the end unless it has ended."""
-    process = PROCESSES.Process(target=_validate, args=(url, settings, log))
+    """A process with a validator, which has just begun, killed at the end unless it has ended."""
+    started = PROCESSES.Event()
+    process = PROCESSES.Process(target=_validate, args=(url, settings, log, started))
     process.start()
     try:
+        assert started.wait(60)
         yield process
     finally:
         process.kill()

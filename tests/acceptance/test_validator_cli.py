@@ -16,13 +16,13 @@ import time
 import httpx
 import pytest
 from services import enrol, single
-from validating import Providers
+from validating import Providers, embeddings, provider_with_mappings
 
 from roadworthy.cli import main
 from roadworthy.database import Database, migrate
 from roadworthy.database.engine import async_url
 from roadworthy.sandbox.server import running
-from roadworthy.sealing import new_key
+from roadworthy.sealing import Sealer, new_key
 
 KEY = "key-of-a-partner-0123456789"
 MODEL = "/api/models/deepseek-ai/DeepSeek-R1?expand[]=inferenceProviderMapping"
@@ -116,8 +116,9 @@ def until(condition, within_s=30.0):
     return found
 
 
-def test_a_mapping_leaves_the_list_and_comes_back_beside_a_running_service(place, provider, tmp_path):
-    app, _ = provider
+@contextlib.contextmanager
+def listed_service(place):
+    """A running service with a mapping that passed: its process, the mapping's id, and what clients see listed."""
     admin = place.enrol()
     code, _, err = place("endpoint", "set", "together", "--url", place.base_url, "--key-env", "PARTNER_KEY")
     assert code == 0, err
@@ -132,6 +133,20 @@ def test_a_mapping_leaves_the_list_and_comes_back_beside_a_running_service(place
 
         until(lambda: place.json("status")["providers"][0]["states"] == {"live": 1})
         assert "together" in listed()
+        yield service, id, listed
+
+
+def stops_in_order(service):
+    service.send_signal(signal.SIGTERM)
+    assert service.wait(20) == 0
+    errors = service.stderr.read()
+    assert "Traceback" not in errors
+    assert KEY not in errors
+
+
+def test_a_mapping_leaves_the_list_and_comes_back_beside_a_running_service(place, provider, tmp_path):
+    app, _ = provider
+    with listed_service(place) as (service, id, listed):
         app.give("together", "chat.stream.no_done")
         code, out, _ = place("once", "--mapping", id)
         assert code == 1
@@ -147,7 +162,7 @@ def test_a_mapping_leaves_the_list_and_comes_back_beside_a_running_service(place
         report = tmp_path / "report.json"
         code, _, err = cli("replay", file, "--lens", "hub", "--json", report)
         assert code == 1, err
-        failed = {finding["check"] for finding in latest["findings"] if finding["level"] == "must"}
+        failed = {finding["check"] for finding in latest["findings"] if finding["level"] == "MUST"}
         assert failed
         assert all(check in report.read_text(encoding="utf-8") for check in failed)
 
@@ -155,7 +170,12 @@ def test_a_mapping_leaves_the_list_and_comes_back_beside_a_running_service(place
         until(lambda: "together" in listed())  # the retest, a second later
         assert place("recording", id, "--passing", "-o", file)[0] == 0
         assert cli("replay", file, "--lens", "hub", "--quiet")[0] != 1
+        stops_in_order(service)
 
+
+def test_what_is_suspended_is_off_the_list_and_not_asked(place, provider):
+    app, _ = provider
+    with listed_service(place) as (service, id, listed):
         assert place("pause", id)[0] == 0
         assert listed() == {}
         assert place.json("due") == []
@@ -173,11 +193,7 @@ def test_a_mapping_leaves_the_list_and_comes_back_beside_a_running_service(place
         assert (code, "validator resume together" in err) == (2, True)
         assert place("resume", "together")[0] == 0
         until(lambda: "together" in listed())
-        service.send_signal(signal.SIGTERM)
-        assert service.wait(20) == 0
-        errors = service.stderr.read()
-        assert "Traceback" not in errors
-        assert KEY not in errors
+        stops_in_order(service)
 
 
 def answers(root):
@@ -210,10 +226,6 @@ def test_once_runs_what_is_due_and_force_what_is_not(place, provider):
     app, _ = provider
 
     async def prepare():
-        from validating import embeddings, provider_with_mappings
-
-        from roadworthy.sealing import Sealer
-
         database = Database(place.url)
         sealer = Sealer(place.environment["ROADWORTHY_SECRET_KEY"])
         made = await provider_with_mappings(database, "together", place.base_url, embeddings(2), key=KEY, sealer=sealer)
@@ -224,14 +236,14 @@ def test_once_runs_what_is_due_and_force_what_is_not(place, provider):
     one, two, orphan = asyncio.run(prepare())
     code, out, _ = place("once")
     assert code == 3, "one of them has no API"
-    assert [line.split()[0] for line in out.splitlines()] == ["mapping", orphan, *sorted([one, two])]
+    assert [line.split()[0] for line in out.splitlines()] == ["mapping", orphan, one, two]
     assert "validator endpoint set groq" in out
     assert app.keys["together"] == {f"Bearer {KEY}"}
     code, out, err = place("once", "--provider", "together")
     assert (code, out) == (0, "")
     assert "nothing is due" in err
     asked = app.asked["together"]
-    app.give("together", "embeddings.bare_list")
+    app.give("together", "embeddings.as_text")
     code, out, _ = place("once", "--provider", "together", "--force", "--json")
     assert code == 1
     assert {row["mapping"]: row["result"] for row in json.loads(out)} == {one: "fails", two: "fails"}

@@ -89,7 +89,7 @@ async def settled(database):
     while time.monotonic() < deadline:
         await asyncio.sleep(0.5)
         now = Counter(row.mapping_id for row in await read(database, runs))
-        if all(now[row.mapping_id] >= before[row.mapping_id] + 2 for row in await read(database, due)):
+        if all(now[row.id] >= before[row.id] + 2 for row in await read(database, mappings)):
             return await states(database)
     raise AssertionError("some mapping did not run any more: its due time was lost")
 
@@ -138,9 +138,9 @@ async def assert_whole(database):
 def test_killed_again_and_again_every_mapping_ends_as_without_a_kill(fresh_database, dialect):
     kills = KILLS[dialect]
     chance = random.Random(SEED)
-    pauses = [chance.uniform(0.2, 1.0) for _ in range(kills)]
+    pauses = [chance.uniform(0.02, 1.0) for _ in range(kills)]
     schedule = flips(sum(pauses), chance)
-    app, stop = Providers(*NAMES), threading.Event()
+    app, stop = Providers(*NAMES, delay_s=0.05), threading.Event()
     with running(app) as url:
         root = url.removesuffix("/v1")
         killed_url, quiet_url = fresh_database(), fresh_database()
@@ -172,10 +172,11 @@ async def settle(quiet, killed):
 
 async def check(database, *, interrupted):
     await assert_whole(database)
-    claims = sum(row.fence for row in await read(database, due))
-    assert interrupted == (claims > len(await read(database, runs)) + len(await read(database, due))), (
-        "no kill hit a run"
-    )
+    lost = sum(row.fence for row in await read(database, due)) - len(await read(database, runs))
+    if interrupted:
+        assert lost >= 5, "the kills hit no run"
+    else:
+        assert lost <= len(await read(database, mappings)), "runs were lost without a kill"
     taken = [row for row in await read(database, audit) if row.action == TAKEN_OFF]
     assert taken, "nothing happened that a kill could have spoilt"
     await database.close()
