@@ -25,6 +25,7 @@ from roadworthy.mapping_api.records import Item
 from roadworthy.mapping_api.service import Service
 from roadworthy.mapping_api.store import mappings, organisations
 from roadworthy.mapping_api.tables import tokens
+from roadworthy.validator.api import router as endpoint_routes
 
 pytestmark = pytest.mark.anyio
 
@@ -104,6 +105,10 @@ TABLE = [
     Row("DELETE", MODELS + "/{mapping_id}", needs("write", 204)),
     Row("PUT", MODELS + "/{mapping_id}/status", needs("write"), lambda _: {"status": "live"}),
     Row("GET", "/api/partners/{provider}/audit", needs("read")),
+    # None is registered; with one, and its key, they are asked in test_validator_worker.py.
+    Row("GET", "/api/partners/{provider}/endpoint", needs("admin", 404)),
+    Row("DELETE", "/api/partners/{provider}/endpoint", needs("admin", 404)),
+    Row("PUT", "/api/partners/{provider}/endpoint", needs("admin"), lambda _: {"baseUrl": "https://1.1.1.1/v1"}),
     Row("GET", "/api/models/{model_id}", readers()),
     Row("GET", "/api/whoami-v2", callers()),
     Row("GET", ORGANIZATION + "/audit", needs("read")),
@@ -229,7 +234,8 @@ async def test_every_role_gets_what_the_table_says_and_a_refusal_changes_nothing
 
 
 async def test_every_route_has_its_row(tmp_path):
-    app = create_app(Service(Database(f"sqlite:///{tmp_path}/unused.db"), FileCatalogue()))
+    service = Service(Database(f"sqlite:///{tmp_path}/unused.db"), FileCatalogue())
+    app = create_app(service, routers=[endpoint_routes])
     routes = {
         f"{method.upper()} {path.replace(':path}', '}')}"
         for path, operations in app.openapi()["paths"].items()
