@@ -72,6 +72,8 @@ class ServiceSettings(BaseSettings):
     """The largest body of a request."""
     max_bulk_body_bytes: Annotated[int, Field(ge=1024)] = 16_000_000
     """The largest body of a bulk request, a whole desired mapping."""
+    validator: bool = True
+    """Whether mappings are validated by this process, too; see `[validator]`."""
     secret_key: SecretStr | None = None
     """What secrets are encrypted with; `roadworthy secret-key new` makes one. Several, with commas: see `sealing`."""
     webhook_timeout_s: Annotated[float, Field(gt=0, le=60)] = 15.0

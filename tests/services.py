@@ -28,6 +28,7 @@ from roadworthy.mapping_api.model_catalogue.file import FileCatalogue
 from roadworthy.mapping_api.service import Service
 from roadworthy.mapping_api.settings import ServiceSettings
 from roadworthy.mapping_api.store import organisations
+from roadworthy.validator.api import router as endpoint_routes
 
 FLUX_LORA = ["lora", "base_model:adapter:black-forest-labs/FLUX.1-dev"]
 
@@ -169,7 +170,7 @@ async def serving(
 ) -> AsyncIterator[Running]:
     """The service on the database at `url`, reached without a socket."""
     service = Service(Database(url), catalogue or FileCatalogue(), settings or UNLIMITED)
-    app = create_app(service)
+    app = create_app(service, routers=[endpoint_routes])
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),

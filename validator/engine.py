@@ -8,7 +8,7 @@ lease: killed at any instant, a run is either published whole or runs again when
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import sqlalchemy as sa
 
@@ -43,12 +43,12 @@ class Engine:
             return 0
         return await self.publish(await asyncio.gather(*(self._run(each, mapping) for each, mapping in claims)))
 
-    async def claim(self) -> list[tuple[Claim, Mapping]]:
-        """Notice what changed, then claim what may begin now."""
+    async def claim(self, *, only: Collection[str] | None = None) -> list[tuple[Claim, Mapping]]:
+        """Notice what changed, then claim what may begin now; of `only` these mappings, if they are given."""
         async with self._database.writing() as connection:
             now_us = await self._database.now_us(connection)
             await due_rows.notice(connection, now_us, self._policy.periods)
-            claims = await due_rows.claim(connection, now_us, self._policy.bounds)
+            claims = await due_rows.claim(connection, now_us, self._policy.bounds, only=only)
             rows = await connection.execute(
                 sa.select(mappings).where(mappings.c.id.in_([each.mapping_id for each in claims]))
             )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 import roadworthy
 from roadworthy.mapping_api.api import (
@@ -30,14 +31,25 @@ from roadworthy.mapping_api.api.waking import WakeAfterWrites
 from roadworthy.mapping_api.service import Service
 
 
-def create_app(service: Service) -> FastAPI:
-    """The application around one service. Starting it reads the view; stopping it closes the database."""
+def create_app(
+    service: Service,
+    *,
+    routers: Sequence[APIRouter] = (),
+    beside: Sequence[AbstractAsyncContextManager[Any]] = (),
+) -> FastAPI:
+    """The application around one service. Starting it reads the view; stopping it closes the database.
+
+    `routers` are other houses' routes. `beside` are their parts that run while the service does.
+    """
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await service.start()
         try:
-            yield
+            async with AsyncExitStack() as parts:
+                for part in beside:
+                    await parts.enter_async_context(part)
+                yield
         finally:
             await service.stop()
 
@@ -63,6 +75,8 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(access.router)
     app.include_router(audit.router)
     app.include_router(operation.router)
+    for router in routers:
+        app.include_router(router)
     docs.install(app)
     # The last one added is the outermost.
     app.add_middleware(WakeAfterWrites, wake=service.deliverer.wake)

@@ -27,6 +27,7 @@ from roadworthy.mapping_api.service import Service
 from roadworthy.mapping_api.store import mappings, organisations, webhooks
 from roadworthy.mapping_api.tables import tokens
 from roadworthy.sealing import new_key
+from roadworthy.validator.api import router as endpoint_routes
 
 pytestmark = pytest.mark.anyio
 
@@ -120,6 +121,10 @@ TABLE = [
     Row("POST", WEBHOOKS + "/{webhook_id}/test", needs("admin", 202)),
     Row("GET", WEBHOOKS + "/{webhook_id}/deliveries", needs("admin")),
     Row("GET", "/api/models", readers()),
+    # None is registered; with one, and its key, they are asked in test_validator_worker.py.
+    Row("GET", "/api/partners/{provider}/endpoint", needs("admin", 404)),
+    Row("DELETE", "/api/partners/{provider}/endpoint", needs("admin", 404)),
+    Row("PUT", "/api/partners/{provider}/endpoint", needs("admin"), lambda _: {"baseUrl": "https://1.1.1.1/v1"}),
     Row("GET", "/api/models/{model_id}", readers()),
     Row("GET", "/v1/models", anyone()),
     Row("GET", "/v1/models/{model_id}", readers()),
@@ -259,7 +264,8 @@ async def test_every_role_gets_what_the_table_says_and_a_refusal_changes_nothing
 
 
 async def test_every_route_has_its_row(tmp_path):
-    app = create_app(Service(Database(f"sqlite:///{tmp_path}/unused.db"), FileCatalogue()))
+    service = Service(Database(f"sqlite:///{tmp_path}/unused.db"), FileCatalogue())
+    app = create_app(service, routers=[endpoint_routes])
     routes = {
         f"{method.upper()} {path.replace(':path}', '}')}"
         for path, operations in app.openapi()["paths"].items()

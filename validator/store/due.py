@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from roadworthy.mapping_api.records import Mapping
 from roadworthy.mapping_api.tables import mappings, removals
 from roadworthy.validator.schedule import SECOND_US, Periods, Urgency, phase_us
 from roadworthy.validator.tables import due, endpoints, validator_state
@@ -75,52 +77,37 @@ async def notice(connection: AsyncConnection, now_us: int, periods: Periods) -> 
     return len(rows)
 
 
-async def claim(connection: AsyncConnection, now_us: int, bounds: Bounds) -> list[Claim]:
+async def claim(
+    connection: AsyncConnection, now_us: int, bounds: Bounds, *, only: Collection[str] | None = None
+) -> list[Claim]:
     """The runs that may begin now: due, not running, of providers that are not paused, within all bounds.
 
     The most urgent go first, then the oldest. Claimers take turns at one row, so the bounds hold over machines.
+    `only` are the ids of the mappings that are wanted, at most some hundreds; by default all are.
     """
     await connection.execute(sa.select(validator_state.c.id).with_for_update())
-    running = (
-        sa.select(due.c.provider, sa.func.count().label("running"))
-        .where(due.c.lease_until_us > now_us)
-        .group_by(due.c.provider)
-        .subquery()
-    )
-    place = sa.func.row_number().over(
-        partition_by=due.c.provider, order_by=(due.c.urgency, due.c.due_at_us, due.c.mapping_id)
-    )
-    ranked = (
-        sa.select(due.c.mapping_id, due.c.provider, due.c.fence, due.c.due_at_us, due.c.urgency, place.label("place"))
-        .where(
-            due.c.due_at_us <= now_us,
-            due.c.paused.is_(False),
-            sa.or_(due.c.lease_until_us.is_(None), due.c.lease_until_us <= now_us),
-        )
-        .subquery()
-    )
-    under_way = (
-        await connection.execute(sa.select(sa.func.count()).select_from(due).where(due.c.lease_until_us > now_us))
-    ).scalar_one()
-    room = bounds.running - under_way
+    under_way = sa.select(sa.func.count()).select_from(due).where(due.c.lease_until_us > now_us)
+    room = bounds.running - int((await connection.execute(under_way)).scalar_one())
     if room <= 0:
         return []
-    at_most = sa.case((endpoints.c.down_since_us.is_not(None), 1), else_=endpoints.c.max_running)
-    query = (
-        sa.select(ranked.c.mapping_id, ranked.c.provider, ranked.c.fence, ranked.c.due_at_us)
-        .join(endpoints, endpoints.c.provider == ranked.c.provider)
-        .outerjoin(running, running.c.provider == ranked.c.provider)
-        .where(
-            endpoints.c.paused_at_us.is_(None),
-            ranked.c.place <= at_most - sa.func.coalesce(running.c.running, 0),
-            sa.or_(endpoints.c.next_canary_us.is_(None), endpoints.c.next_canary_us <= now_us),
-        )
-        .order_by(ranked.c.urgency, ranked.c.due_at_us, ranked.c.mapping_id)
-        .limit(room)
+    wanted = sa.and_(
+        due.c.due_at_us <= now_us,
+        due.c.paused.is_(False),
+        sa.or_(due.c.lease_until_us.is_(None), due.c.lease_until_us <= now_us),
+        *([] if only is None else [due.c.mapping_id.in_(only)]),
     )
-    claims = [
-        Claim(row.mapping_id, row.provider, row.fence + 1, row.due_at_us) for row in await connection.execute(query)
-    ]
+    # Provider by provider: one question for all would sort everything that waits, each time one run may begin.
+    candidates: list[Any] = []
+    for provider, its_room in await _rooms(connection, now_us, wanted):
+        query = (
+            sa.select(due.c.mapping_id, due.c.provider, due.c.fence, due.c.due_at_us, due.c.urgency)
+            .where(due.c.provider == provider, wanted)
+            .order_by(due.c.urgency, due.c.due_at_us, due.c.mapping_id)
+            .limit(min(room, its_room))
+        )
+        candidates += await connection.execute(query)
+    candidates.sort(key=lambda row: (row.urgency, row.due_at_us, row.mapping_id))
+    claims = [Claim(row.mapping_id, row.provider, row.fence + 1, row.due_at_us) for row in candidates[:room]]
     if claims:
         await connection.execute(
             due.update()
@@ -129,6 +116,29 @@ async def claim(connection: AsyncConnection, now_us: int, bounds: Bounds) -> lis
             [{"of": each.mapping_id, "to_fence": each.fence} for each in claims],
         )
     return claims
+
+
+async def _rooms(connection: AsyncConnection, now_us: int, wanted: sa.ColumnElement[bool]) -> list[tuple[str, int]]:
+    """The providers with something that is wanted, and how many more runs each may have."""
+    running = (
+        sa.select(due.c.provider, sa.func.count().label("running"))
+        .where(due.c.lease_until_us > now_us)
+        .group_by(due.c.provider)
+        .subquery()
+    )
+    at_most = sa.case((endpoints.c.down_since_us.is_not(None), 1), else_=endpoints.c.max_running)
+    room = at_most - sa.func.coalesce(running.c.running, 0)
+    query = (
+        sa.select(endpoints.c.provider, room)
+        .outerjoin(running, running.c.provider == endpoints.c.provider)
+        .where(
+            endpoints.c.paused_at_us.is_(None),
+            room > 0,
+            sa.or_(endpoints.c.next_canary_us.is_(None), endpoints.c.next_canary_us <= now_us),
+            endpoints.c.provider.in_(sa.select(due.c.provider).where(wanted)),
+        )
+    )
+    return [(row[0], row[1]) for row in await connection.execute(query)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +158,49 @@ async def still_held(connection: AsyncConnection, claims: Sequence[Claim]) -> se
         rows = await connection.execute(sa.select(due.c.mapping_id, due.c.fence).where(due.c.mapping_id.in_(some)))
         held |= {row.mapping_id for row in rows if fences[row.mapping_id] == row.fence}
     return held
+
+
+async def outdated(connection: AsyncConnection, runs: Sequence[tuple[Claim, Mapping]]) -> set[str]:
+    """The ids of those mappings that are gone, or name another model of the provider's than when their run began."""
+    asked = {claimed.mapping_id: mapping.provider_model for claimed, mapping in runs}
+    now: dict[str, str] = {}
+    for some in batched(asked):
+        query = sa.select(mappings.c.id, mappings.c.provider_model).where(mappings.c.id.in_(some))
+        now |= {row.id: row.provider_model for row in await connection.execute(query)}
+    return {mapping_id for mapping_id, model in asked.items() if now.get(mapping_id) != model}
+
+
+async def give_back(connection: AsyncConnection, claims: Sequence[Claim]) -> None:
+    """End leases whose runs say nothing: their mappings are due as they were."""
+    if claims:
+        await connection.execute(
+            due.update()
+            .where(due.c.mapping_id == sa.bindparam("of"), due.c.fence == sa.bindparam("at_fence"))
+            .values(lease_until_us=None),
+            [{"of": each.mapping_id, "at_fence": each.fence} for each in claims],
+        )
+
+
+async def bring_forward(connection: AsyncConnection, mapping_ids: Iterable[str], at_us: int, urgency: Urgency) -> None:
+    """Make mappings due at that moment, if they are not due earlier. Of those that run now, the next run is meant."""
+    for some in batched(mapping_ids):
+        await connection.execute(
+            due.update()
+            .where(
+                due.c.mapping_id.in_(some),
+                # The due time of a run that is under way is in the past: a later one says that it was changed.
+                sa.or_(due.c.due_at_us > at_us, due.c.lease_until_us.is_not(None)),
+            )
+            .values(due_at_us=at_us, urgency=int(urgency))
+        )
+
+
+async def suspend(connection: AsyncConnection, mapping_ids: Iterable[str], *, paused: bool) -> None:
+    """Run mappings no more, or again. What runs now publishes nothing: it was claimed under another fence."""
+    for some in batched(mapping_ids):
+        await connection.execute(
+            due.update().where(due.c.mapping_id.in_(some)).values(paused=paused, fence=due.c.fence + 1)
+        )
 
 
 async def finish(connection: AsyncConnection, turns: Sequence[NextTurn]) -> None:

@@ -12,7 +12,14 @@ from typing import Annotated
 
 import typer
 
-from roadworthy.cli import db_commands, mapping_commands, org_commands, secret_key_commands, token_commands
+from roadworthy.cli import (
+    db_commands,
+    mapping_commands,
+    org_commands,
+    secret_key_commands,
+    token_commands,
+    validator_commands,
+)
 
 app = typer.Typer(
     name="roadworthy",
@@ -28,6 +35,7 @@ app.add_typer(mapping_commands.app)
 app.add_typer(org_commands.app, name="org")
 app.add_typer(token_commands.app, name="token")
 app.add_typer(db_commands.app, name="db")
+app.add_typer(validator_commands.app, name="validator")
 
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="Only checks at or below this id.")]
 Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="ID", help="No checks at or below this id.")]
@@ -355,6 +363,9 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error [default: info].")
     ] = None,
+    validator: Annotated[
+        bool | None, typer.Option("--validator/--no-validator", help="Validate mappings, too [default: yes].")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="Settings file [default: roadworthy.toml, if it has [server]].")
     ] = None,
@@ -362,7 +373,7 @@ def serve(
         bool, typer.Option("--show-settings", help="Print every setting and where it came from, and exit.")
     ] = False,
 ) -> None:
-    """Serve the mapping service. Makes and migrates its database by itself."""
+    """Serve the mapping service and its validator. Makes and migrates its database by itself."""
     from roadworthy.cli.serve import run
 
     flags = {
@@ -372,6 +383,7 @@ def serve(
         "model_catalogue": models,
         "log_format": log_format,
         "log_level": log_level,
+        "validator": validator,
     }
     run(flags, config, show_settings=show_settings)
 

@@ -6,9 +6,11 @@ import typer
 
 from roadworthy.cli import operator
 from roadworthy.errors import ConfigError
+from roadworthy.mapping_api.change import Change
 from roadworthy.mapping_api.settings import ServiceSettings
 from roadworthy.mapping_api.store import webhooks
 from roadworthy.sealing import HOW_TO_SET, VARIABLE, Sealer
+from roadworthy.validator.store import endpoints
 
 
 def reseal(settings: ServiceSettings) -> None:
@@ -16,5 +18,9 @@ def reseal(settings: ServiceSettings) -> None:
     sealer = Sealer(settings.secret_key.get_secret_value() if settings.secret_key else None)
     if not sealer.ready:
         raise ConfigError(f"{VARIABLE} is not set; {HOW_TO_SET}")
-    done = operator.write(settings.database_url, lambda opened: webhooks.reseal(opened, sealer))
+    done = operator.write(settings.database_url, lambda opened: _reseal(opened, sealer))
     typer.echo(f"{done} encrypted anew; all secrets are under the first key now, and the others can be dropped")
+
+
+async def _reseal(opened: Change, sealer: Sealer) -> int:
+    return await webhooks.reseal(opened, sealer) + await endpoints.reseal(opened, sealer)

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -25,8 +25,13 @@ from roadworthy.mapping_api.model_catalogue import ModelCatalogue
 from roadworthy.mapping_api.model_catalogue.file import FileCatalogue
 from roadworthy.mapping_api.model_catalogue.hub import HubCatalogue
 from roadworthy.mapping_api.service import Service
-from roadworthy.mapping_api.settings import Origins, ServiceSettings, gather
+from roadworthy.mapping_api.settings import ServiceSettings, gather
 from roadworthy.sandbox.server import listen
+from roadworthy.validator.api import router as endpoint_routes
+from roadworthy.validator.service import Validator
+from roadworthy.validator.settings import ValidatorSettings
+from roadworthy.validator.settings import read_settings as validator_settings
+from roadworthy.validator.settings import shown_rows as validator_rows
 
 _log = logs.get("roadworthy.serve")
 
@@ -37,12 +42,12 @@ def run(flags: Mapping[str, Any], config: Path | None, *, show_settings: bool) -
     for warning in found.warnings:
         typer.echo(f"roadworthy: {warning}", err=True)
     if show_settings:
-        _show(found)
+        _show([*found.rows(), *validator_rows(config)])
     else:
-        serve(found.settings)
+        serve(found.settings, validator_settings(config))
 
 
-def serve(settings: ServiceSettings) -> None:
+def serve(settings: ServiceSettings, validation: ValidatorSettings | None = None) -> None:
     """Create or migrate the database, then serve until interrupted. The first line printed is the base URL."""
     logs.configure(settings.log_format, settings.log_level, settings.secrets())
     database = Database(settings.database_url)
@@ -61,7 +66,7 @@ def serve(settings: ServiceSettings) -> None:
         raise UsageError(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Use --port 0 for a free one."
         ) from None
-    config = server_config(service)
+    config = server_config(service, _validator(service, validation) if settings.validator else None)
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     typer.echo(f"http://{shown}:{bound.getsockname()[1]}")
     sys.stdout.flush()
@@ -73,10 +78,10 @@ def serve(settings: ServiceSettings) -> None:
     _log.info("stopped")
 
 
-def server_config(service: Service) -> uvicorn.Config:
-    """How the service is served."""
+def server_config(service: Service, validator: Validator | None = None) -> uvicorn.Config:
+    """How the service is served, and the validator beside it."""
     return uvicorn.Config(
-        create_app(service),
+        create_app(service, routers=[endpoint_routes], beside=[] if validator is None else [validator]),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -129,8 +134,17 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _show(found: Origins) -> None:
-    rows = found.rows()
+def _validator(service: Service, settings: ValidatorSettings | None) -> Validator:
+    return Validator(
+        service.database,
+        service.sealer,
+        settings,
+        allow_private=service.settings.allow_private_targets,
+        published=service.deliverer.wake,
+    )
+
+
+def _show(rows: Sequence[tuple[str, str, str]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, value, origin in rows:
         typer.echo(f"{name:<{widths[0]}}  {value:<{widths[1]}}  ({origin})")

@@ -1,0 +1,114 @@
+"""Registering where a provider's API is, over HTTP. The key goes in and never comes out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Response, status
+from pydantic import BaseModel, ConfigDict, Field
+
+from roadworthy.errors import ForbiddenTargetError, UsageError
+from roadworthy.http.guard import MAX_URL_LENGTH, UnresolvedError
+from roadworthy.mapping_api.api.context import ActorOf, CallerOf, ProviderOf, ServiceOf
+from roadworthy.mapping_api.api.failures import documented
+from roadworthy.mapping_api.change import change
+from roadworthy.mapping_api.errors import BadRequest, NotFound, Unavailable
+from roadworthy.mapping_api.times import iso
+from roadworthy.sealing import SealingError
+from roadworthy.validator.endpoint import EndpointOptions
+from roadworthy.validator.store import endpoints
+from roadworthy.validator.store.endpoints import MAX_KEY_LENGTH, MAX_RUNNING, Registered, Wanted
+
+router = APIRouter(prefix="/api/partners/{provider}/endpoint", tags=["validation"])
+
+KEY_AGAIN_S = 3600
+"""Only the service's operator can set a key, so there is no point in asking again soon."""
+
+
+class NewEndpoint(BaseModel):
+    """Where the provider's API is. Without `apiKey` the key stays, as long as scheme, host and port do."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    base_url: Annotated[
+        str, Field(min_length=1, max_length=MAX_URL_LENGTH, examples=["https://api.example.com/v1"])
+    ] = Field(alias="baseUrl")
+    api_key: Annotated[str, Field(min_length=1, max_length=MAX_KEY_LENGTH)] | None = Field(
+        default=None, alias="apiKey", description="null removes the key that is there."
+    )
+    options: EndpointOptions = EndpointOptions()
+    max_running: Annotated[int, Field(ge=1, le=64)] = Field(default=MAX_RUNNING, alias="maxRunning")
+
+
+class ShownEndpoint(BaseModel):
+    """Where the provider's API is, and how the validator asks it. The key itself is shown to nobody."""
+
+    base_url: str = Field(alias="baseUrl")
+    has_key: bool = Field(alias="hasKey")
+    options: dict[str, Any]
+    max_running: int = Field(alias="maxRunning")
+    state: str = Field(pattern="^(validated|paused|down)$")
+    updated_at: str = Field(alias="updatedAt")
+
+
+@router.put("", response_model=ShownEndpoint, responses=documented(400, 401, 403, 404, 503))
+async def put(provider: ProviderOf, caller: CallerOf, actor: ActorOf, service: ServiceOf, body: NewEndpoint) -> Any:
+    """Register the provider's API, or change it. Its mappings are validated at once, and regularly from then on.
+
+    The key is encrypted at rest and sent to the origin of `baseUrl` alone: with another origin it
+    must be given again.
+    """
+    caller.require(provider, "admin")
+    try:
+        base_url = endpoints.base_url_of(body.base_url)
+        key = None if body.api_key is None else endpoints.key_of(body.api_key)
+    except UsageError as error:
+        raise BadRequest(str(error)) from None
+    try:
+        await service.guard.look_up(base_url)
+    except (ForbiddenTargetError, UnresolvedError) as error:
+        raise BadRequest(f"baseUrl: {error}") from None
+    wanted = Wanted(base_url, key, "api_key" not in body.model_fields_set, body.options, body.max_running)
+    try:
+        async with change(service.database, actor) as opened:
+            registered = await endpoints.register(opened, service.sealer, provider.slug, wanted)
+    except SealingError as error:
+        raise Unavailable(str(error), KEY_AGAIN_S) from None
+    return _shown(registered)
+
+
+@router.get("", response_model=ShownEndpoint, responses=documented(400, 401, 403, 404, 503))
+async def get(provider: ProviderOf, caller: CallerOf, service: ServiceOf) -> Any:
+    """Where the provider's API is registered to be."""
+    caller.require(provider, "admin")
+    async with service.database.reading() as connection:
+        registered = await endpoints.find(connection, provider.slug)
+    if registered is None:
+        raise _absent(provider.slug)
+    return _shown(registered)
+
+
+@router.delete("", status_code=status.HTTP_204_NO_CONTENT, responses=documented(400, 401, 403, 404, 503))
+async def delete(provider: ProviderOf, caller: CallerOf, actor: ActorOf, service: ServiceOf) -> Response:
+    """Forget the provider's API and its key. Its mappings stay as they are and are not validated any more."""
+    caller.require(provider, "admin")
+    async with change(service.database, actor) as opened:
+        if not await endpoints.remove(opened, provider.slug):
+            raise _absent(provider.slug)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
+def _absent(provider: str) -> NotFound:
+    return NotFound(f"no API is registered for {provider}; PUT /api/partners/{provider}/endpoint registers it")
+
+
+def _shown(registered: Registered) -> dict[str, Any]:
+    state = "paused" if registered.paused_at_us else "down" if registered.down_since_us else "validated"
+    return {
+        "baseUrl": registered.base_url,
+        "hasKey": registered.key_sealed is not None,
+        "options": registered.options.model_dump(mode="json", exclude_defaults=True),
+        "maxRunning": registered.max_running,
+        "state": state,
+        "updatedAt": iso(registered.updated_at_us),
+    }

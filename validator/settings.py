@@ -1,0 +1,136 @@
+"""The validator's settings: variables that begin with ROADWORTHY_VALIDATOR_, and `[validator]` in `roadworthy.toml`.
+
+What comes first of these wins. There is no secret among them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from roadworthy.config import read_toml, validate
+from roadworthy.errors import ConfigError
+from roadworthy.mapping_api.settings import FILE
+from roadworthy.validator.health import Thresholds
+from roadworthy.validator.publish import Policy
+from roadworthy.validator.schedule import Periods
+from roadworthy.validator.store.due import Bounds
+from roadworthy.validator.suspicion import Doubts
+from roadworthy.validator.worker import SPARE_S
+
+PREFIX = "ROADWORTHY_VALIDATOR_"
+TABLE = "validator"
+
+Seconds = Annotated[int, Field(ge=1, le=31 * 24 * 3600)]
+Count = Annotated[int, Field(ge=1, le=10_000)]
+Days = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class ValidatorSettings(BaseSettings):
+    """What can be set. Each has the environment variable ROADWORTHY_VALIDATOR_ and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
+
+    routine_s: Seconds = Periods().routine_s
+    """How often a mapping is validated."""
+    retest_s: Seconds = Periods().retest_s
+    """How often one that fails is."""
+    debounce_s: Annotated[int, Field(ge=0, le=3600)] = Periods().debounce_s
+    """How long after a change its validation waits for further changes."""
+
+    running: Count = Bounds().running
+    """Validations at once, of all processes together. Each provider has a bound of its own beside it."""
+    run_timeout_s: Annotated[int, Field(ge=1, le=3600)] = 240
+    """How long one validation may take; a mapping that is not through by then fails."""
+    lease_s: Annotated[int, Field(ge=2, le=7200)] = 240 + SPARE_S
+    """How long a validation is trusted to be under way; after that another process may begin it anew."""
+
+    failures_to_delist: Count = Thresholds().failures_to_delist
+    """So many failures in a row take a mapping off the active list."""
+    passes_to_relist: Count = Thresholds().passes_to_relist
+    """So many passes in a row bring it back."""
+    flaps: Count = Thresholds().flaps
+    """So many times off the list within `flap_window_s` keep it off for `flap_hold_s` after its last failure."""
+    flap_window_s: Seconds = Thresholds().flap_window_s
+    flap_hold_s: Seconds = Thresholds().flap_hold_s
+    delist_on_rate_limit: bool = Thresholds().delist_on_rate_limit
+    """Whether answers of "too many requests" alone take a mapping off the list."""
+
+    window_s: Seconds = Doubts().window_s
+    """How far back runs count as "the same minutes" for the two doubts below."""
+    brake_providers: Count = Doubts().brake_providers
+    """The fewest providers whose failing together makes the validator suspect itself."""
+    brake_share: Annotated[float, Field(gt=0, lt=1)] = Doubts().brake_share
+    """It does when more than this share of the providers fail."""
+    down_mappings: Count = Doubts().down_mappings
+    """So many mappings of a provider failing, and none passing, mean that it is down as a whole."""
+    canary_s: Seconds = Doubts().canary_s
+    """How often one mapping is tried on behalf of a provider that is down."""
+
+    keep_runs_days: Days = 30
+    """How long each run is kept."""
+    keep_rollups_days: Days = 400
+    """How long the hourly sums are kept."""
+    recording_max_bytes: Annotated[int, Field(ge=4096, le=64_000_000)] = 256 * 1024
+    """The largest recording that is kept, compressed; a larger one keeps its first exchanges."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ValidatorSettings:
+        if self.lease_s <= self.run_timeout_s:
+            raise ValueError(
+                f"lease_s must be greater than run_timeout_s, better by {SPARE_S} s or more, so that what ended can be "
+                f"published; they are {self.lease_s} and {self.run_timeout_s}"
+            )
+        return self
+
+    def policy(self) -> Policy:
+        """The settings as the parts of the validator take them."""
+        return Policy(
+            Periods(self.routine_s, self.retest_s, self.debounce_s),
+            Bounds(self.running, self.lease_s),
+            Thresholds(
+                failures_to_delist=self.failures_to_delist,
+                passes_to_relist=self.passes_to_relist,
+                flaps=self.flaps,
+                flap_window_s=self.flap_window_s,
+                flap_hold_s=self.flap_hold_s,
+                delist_on_rate_limit=self.delist_on_rate_limit,
+            ),
+            Doubts(
+                window_s=self.window_s,
+                brake_providers=self.brake_providers,
+                brake_share=self.brake_share,
+                down_mappings=self.down_mappings,
+                canary_s=self.canary_s,
+            ),
+        )
+
+
+def read_settings(config: Path | None = None) -> ValidatorSettings:
+    """The settings of environment and file, in this order. Raises `ConfigError` for what cannot be used.
+
+    `config` is a settings file; without one `roadworthy.toml` is read where it is there and has the table.
+    """
+    return _gather(config)[0]
+
+
+def shown_rows(config: Path | None = None) -> list[tuple[str, str, str]]:
+    """Name, value and origin of every setting. Raises `ConfigError`."""
+    settings, origins = _gather(config)
+    return [(f"{TABLE}.{name}", str(getattr(settings, name)), origin) for name, origin in origins.items()]
+
+
+def _gather(config: Path | None) -> tuple[ValidatorSettings, dict[str, str]]:
+    path = config if config is not None else FILE if FILE.exists() else None
+    table = read_toml(path).get(TABLE, {}) if path is not None else {}
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {TABLE} must be a table, `[{TABLE}]`; got {table!r}")
+    environment = EnvSettingsSource(ValidatorSettings)()
+    origins = dict.fromkeys(ValidatorSettings.model_fields, "default")
+    origins |= {name: f"{path}" for name in table if name in origins}
+    origins |= {name: f"environment, {PREFIX}{name.upper()}" for name in environment}
+    where = f"[{TABLE}] in {path}" if table else "the environment"
+    return validate(ValidatorSettings, {**table, **environment}, where), origins
