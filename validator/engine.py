@@ -55,9 +55,9 @@ class Engine:
         """Notice what changed, then claim what may begin now. First, and once an hour, due times are mended."""
         async with self._database.writing() as connection:
             now_us = await self._database.now_us(connection)
+            await due_rows.notice(connection, now_us, self._policy.periods)
             if now_us >= self._mend_at_us:
                 await self._mend(connection, now_us)
-            await due_rows.notice(connection, now_us, self._policy.periods)
             claims = await due_rows.claim(connection, now_us, self._policy.bounds)
             rows = await connection.execute(
                 sa.select(mappings).where(mappings.c.id.in_([each.mapping_id for each in claims]))

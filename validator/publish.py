@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,6 +24,8 @@ BRAKE_ON = "validator.brake_on"
 BRAKE_OFF = "validator.brake_off"
 PROVIDER_DOWN = "provider.down"
 PROVIDER_UP = "provider.up"
+
+_log = logging.getLogger(__name__)
 
 Findings = Sequence[dict[str, Any]]
 
@@ -236,6 +239,7 @@ class Publication:
         await self._becomes_unasked(changes)
         later_us = self._now_us + self._policy.periods.retest_s * SECOND_US
         await due_rows.postpone(self._connection, waiting, later_us, Urgency.RETEST)
+        _log.info("%s is down as a whole: one run stood for %d that waited", provider, len(waiting))
 
 
 def _concerns_all(run: Finished) -> bool:

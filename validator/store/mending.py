@@ -35,8 +35,8 @@ async def mend(connection: AsyncConnection, now_us: int, periods: Periods) -> tu
     ]
     if missing:
         await connection.execute(due.insert(), missing)
-    gone = 0
-    for table in (due, health):
-        there = sa.exists().where(mappings.c.id == table.c.mapping_id)
-        gone += (await connection.execute(table.delete().where(~there))).rowcount
+    there = sa.exists().where(mappings.c.id == due.c.mapping_id)
+    gone = (await connection.execute(due.delete().where(~there))).rowcount
+    # A run that was under way when its mapping was removed may leave its health behind.
+    await connection.execute(health.delete().where(~sa.exists().where(mappings.c.id == health.c.mapping_id)))
     return len(missing), gone
