@@ -17,11 +17,13 @@ import tempfile
 import time
 from bisect import bisect
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import sqlalchemy as sa
 
 from roadworthy.database import Database, migrate
@@ -43,6 +45,7 @@ from roadworthy.validator.tables import due, endpoints, health, validator_state
 START_US = 1_800_000_000 * SECOND_US
 HOUR_US = 3600 * SECOND_US
 REQUESTS_PER_RUN = 12
+_COLUMNS = [column.name for column in mappings.c]
 LARGEST_SHARE = 7_229 / 50_000
 """Of one provider's mappings in all, as the hub has it."""
 
@@ -101,6 +104,8 @@ class SimulatedDatabase(Database):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         sa.event.listen(self._writer.sync_engine, "connect", _quick)
+        for engine in (self._reader, self._writer):
+            sa.event.listen(engine.sync_engine, "do_connect", _of_any_thread)
 
     async def now_us(self, connection: Any) -> int:
         return self.at_us
@@ -109,6 +114,25 @@ class SimulatedDatabase(Database):
 def _quick(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA synchronous=OFF")
     connection.execute("PRAGMA cache_size=-200000")
+
+
+def _of_any_thread(_dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> None:
+    parameters["check_same_thread"] = False
+
+
+@contextmanager
+def without_threads() -> Iterator[None]:
+    """Ask SQLite in the event loop's own thread: nobody else runs, and the hops would be most of the time."""
+    hopping = aiosqlite.Connection._execute
+
+    async def here(_connection: aiosqlite.Connection, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    aiosqlite.Connection._execute = here  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        aiosqlite.Connection._execute = hopping  # type: ignore[method-assign]
 
 
 def number(*parts: object) -> float:
@@ -219,9 +243,7 @@ class Seen:
         """Runs begun per second in each tick, the crash left out."""
         ticks = range(int(plan.hours * 3600 / tick_s))
         down = plan.crash
-        return [
-            self.starts[tick] / tick_s for tick in ticks if not down.holds(START_US + tick * tick_s * SECOND_US)
-        ]
+        return [self.starts[tick] / tick_s for tick in ticks if not down.holds(START_US + tick * tick_s * SECOND_US)]
 
 
 def share(values: Sequence[float], of: float) -> float:
@@ -291,7 +313,7 @@ class Simulation:
                 await organisations.create_provider(opened, slug(index), organisation_id)
                 rows = [self._mapping(slug(index), START_US, opened.revision) for _ in range(size)]
                 await opened.connection.execute(
-                    mappings.insert(), [{name: getattr(row, name) for name in mappings.c.keys()} for row in rows]
+                    mappings.insert(), [{name: getattr(row, name) for name in _COLUMNS} for row in rows]
                 )
                 await opened.connection.execute(
                     endpoints.insert().values(
@@ -363,7 +385,6 @@ class Simulation:
             if mapping_id in self._last_us:
                 self._check_gap(mapping_id, self._last_us[mapping_id], now_us)
                 self._last_us[mapping_id] = now_us
-        await self._read_the_audit(database)
 
     def _check_gap(self, mapping_id: str, from_us: int, to_us: int) -> None:
         troubles = [self.plan.crash, self.plan.ours, *self.world.outages[self._provider_of[mapping_id]]]
@@ -406,7 +427,9 @@ class Simulation:
         return any(span.from_us <= now_us < span.to_us + HOUR_US for span in troubles)
 
     async def _look_whether_caught_up(self, database: SimulatedDatabase, now_us: int) -> None:
-        query = sa.select(sa.func.count()).where(due.c.due_at_us < now_us - 60 * SECOND_US, due.c.lease_until_us.is_(None))
+        query = sa.select(sa.func.count()).where(
+            due.c.due_at_us < now_us - 60 * SECOND_US, due.c.lease_until_us.is_(None)
+        )
         async with database.reading() as connection:
             if (await connection.execute(query)).scalar_one() == 0:
                 self.seen.caught_up_us = now_us
@@ -443,6 +466,7 @@ class Simulation:
 
     async def _look_back(self, database: SimulatedDatabase) -> None:
         now_us = database.at_us
+        await self._read_the_audit(database)
         async with database.reading() as connection:
             rows = (await connection.execute(sa.select(due).order_by(due.c.mapping_id))).all()
             known = {row.mapping_id: row for row in await connection.execute(sa.select(health))}
@@ -474,7 +498,7 @@ class Simulation:
 def simulate(plan: Plan, policy: Policy | None = None) -> tuple[Simulation, Seen]:
     """Run the plan in a folder of its own."""
     simulation = Simulation(plan, policy)
-    with tempfile.TemporaryDirectory(prefix="roadworthy-simulation-") as folder:
+    with tempfile.TemporaryDirectory(prefix="roadworthy-simulation-") as folder, without_threads():
         return simulation, asyncio.run(simulation.run(Path(folder)))
 
 

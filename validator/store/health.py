@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -140,20 +141,23 @@ async def _upsert(
     rows: Sequence[dict[str, Any]],
     *,
     add: bool = False,
-    keep: Collection[str] = (),
+    keep: tuple[str, ...] = (),
 ) -> None:
     """`add` to what is there, or replace it; columns to `keep` are replaced by values alone."""
-    if not rows:
-        return
-    statement = _insert(connection, table)
+    if rows:
+        await connection.execute(
+            _upsert_into(connection.dialect.name, table, frozenset(rows[0]), add, keep), list(rows)
+        )
+
+
+@functools.cache
+def _upsert_into(
+    dialect: str, table: sa.Table, names: frozenset[str], add: bool, keep: tuple[str, ...]
+) -> postgresql.Insert | sqlite.Insert:
+    """The statement; it is needed every second, and making it takes longer than running it."""
+    statement = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
     keys = [column.name for column in table.primary_key]
-    others = [name for name in rows[0] if name not in keys]
+    others = sorted(names.difference(keys))
     new = {name: (table.c[name] + statement.excluded[name] if add else statement.excluded[name]) for name in others}
     new |= {name: sa.func.coalesce(statement.excluded[name], table.c[name]) for name in keep}
-    await connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=new), list(rows))
-
-
-def _insert(connection: AsyncConnection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+    return statement.on_conflict_do_update(index_elements=keys, set_=new)
