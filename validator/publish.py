@@ -109,7 +109,7 @@ class Publication:
         active = self._before(mapping_id).active
         if result is Result.IN_DOUBT:
             turn = again_us(mapping_id, periods.doubt_s, periods=periods, now_us=self._now_us)
-        elif result is Result.FAILS and active and self._braked:
+        elif self._braked and self._is_news(run):
             turn = again_us(mapping_id, self._policy.doubts.canary_s, periods=periods, now_us=self._now_us)
         else:
             failing = result is Result.FAILS or not active
