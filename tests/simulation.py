@@ -362,6 +362,11 @@ class Simulation:
                 await self._look_whether_caught_up(database, now_us)
         database.at_us = START_US + ticks * self.plan.tick_s * SECOND_US
 
+    @property
+    def there(self) -> set[str]:
+        """The mappings that were not removed."""
+        return set(self._provider_of)
+
     def _engine(self, database: SimulatedDatabase) -> Engine:
         async def never(_mapping: Mapping) -> Outcome:
             raise AssertionError("the simulation asks the world itself")
@@ -516,15 +521,16 @@ class Return:
 
 def returns(simulation: Simulation) -> list[Return]:
     """How each outage went."""
-    plan, world = simulation.plan, simulation.world
+    plan = simulation.plan
     troubles: list[tuple[str, str | None, Span]] = [
         (f"{slug(index)} down", slug(index), span) for index, span in plan.outages
     ]
     troubles.append(("our own network", None, plan.ours))
-    return [_return(simulation.seen, world, *trouble) for trouble in troubles]
+    return [_return(simulation, *trouble) for trouble in troubles]
 
 
-def _return(seen: Seen, world: World, name: str, provider: str | None, span: Span) -> Return:
+def _return(simulation: Simulation, name: str, provider: str | None, span: Span) -> Return:
+    seen, world = simulation.seen, simulation.world
     moves = [line for line in seen.of(TAKEN_OFF, BROUGHT_BACK) if world.kind(line[2]) == "healthy"]
     times = [line[0] for line in moves]
     left: dict[str, int] = {}
@@ -542,4 +548,4 @@ def _return(seen: Seen, world: World, name: str, provider: str | None, span: Spa
         for at_us, action, _, of in moves
         if action == TAKEN_OFF and span.from_us <= at_us < span.to_us + 120 * SECOND_US and of == (provider or of)
     )
-    return Return(name, total, strangers, (last_us - span.to_us) / SECOND_US, len(left))
+    return Return(name, total, strangers, (last_us - span.to_us) / SECOND_US, len(left.keys() & simulation.there))
