@@ -14,10 +14,12 @@ from roadworthy.mapping_api.store.validations import TAKEN_OFF
 from roadworthy.validator.publish import BRAKE_OFF, BRAKE_ON, PROVIDER_DOWN
 from roadworthy.validator.schedule import SECOND_US
 
+pytestmark = pytest.mark.timeout(600)
+
 DAY = Plan(
     mappings=5_000,
     hours=24,
-    tick_s=30,
+    tick_s=40,
     outages=((0, Span(9, 11)), (2, Span(14, 15))),
     ours=Span(20, 20 + 1 / 6),
     crash=Span(16, 18),

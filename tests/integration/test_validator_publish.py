@@ -359,6 +359,17 @@ class Machine(RuleBasedStateMachine):
         other = "works" if name != "works" else "network"
         self._end([(each, other if each.provider == apart else name) for each in self.running])
 
+    @rule(
+        seconds=st.sampled_from([20, CANARY_S, RETEST_S]),
+        name=st.sampled_from(["network", "works", "works"]),
+        apart=st.sampled_from([None, *PROVIDERS]),
+    )
+    def go_on(self, seconds: int, name: str, apart: str | None) -> None:
+        """One round of waiting, claiming and publishing: outages are long, and their ends too."""
+        self.wait(seconds)
+        self.claim()
+        self.publish_alike(name, apart)
+
     def _end(self, ended: list[tuple[Claim, str]]) -> None:
         # A mapping whose lease ended may be running twice; the same transaction never publishes both.
         latest = {claim.mapping_id: (claim, name) for claim, name in ended}
