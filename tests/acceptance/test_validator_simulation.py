@@ -68,7 +68,8 @@ def test_when_a_provider_is_down_only_its_own_mappings_leave_and_all_come_back(d
         assert each.left > 10, each
         assert each.strangers == 0, each
         assert each.still_off == 0, each
-        assert each.back_after_s < 20 * 60, each
+        # The canary notices within 5 minutes, retests are spread over 5, and one in doubt is tried again after 15.
+        assert each.back_after_s < 30 * 60, each
 
 
 def test_canaries_save_requests_while_a_provider_is_down(day):
