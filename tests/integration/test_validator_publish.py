@@ -325,7 +325,7 @@ class Machine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 99))
     def remove(self, number: int) -> None:
         there = sorted(self.world.ones.keys() - self.world.gone - self.world.fresh)
-        if number < 25 and there:
+        if number < 40 and there:
             self.runner.run(self._remove(there[number % len(there)]))
 
     async def _remove(self, id: str) -> None:
@@ -361,20 +361,35 @@ class Machine(RuleBasedStateMachine):
 
     @rule(
         seconds=st.sampled_from([20, CANARY_S, RETEST_S]),
-        name=st.sampled_from(["network", "works", "works"]),
+        names=st.one_of(
+            st.sampled_from(["network", "works"]).map(lambda name: [name] * 8),
+            st.lists(st.sampled_from(sorted(OUTCOMES)), min_size=8, max_size=8),
+        ),
         apart=st.sampled_from([None, *PROVIDERS]),
+        gone=st.one_of(st.none(), st.integers(0, 99)),
     )
-    def go_on(self, seconds: int, name: str, apart: str | None) -> None:
+    def go_on(self, seconds: int, names: list[str], apart: str | None, gone: int | None) -> None:
         """One round of waiting, claiming and publishing: outages are long, and their ends too."""
         self.wait(seconds)
         self.claim()
-        self.publish_alike(name, apart)
+        there = sorted({claim.mapping_id for claim in self.running} & (self.world.ones.keys() - self.world.gone))
+        if gone is not None and there:
+            self.runner.run(self._remove(there[gone % len(there)]))
+        other = "network" if "works" in names else "works"
+        chosen = [names[place % 8] for place in range(len(self.running))]
+        self._end(
+            [
+                (claim, other if claim.provider == apart else name)
+                for claim, name in zip(self.running, chosen, strict=True)
+            ]
+        )
 
     def _end(self, ended: list[tuple[Claim, str]]) -> None:
         # A mapping whose lease ended may be running twice; the same transaction never publishes both.
         latest = {claim.mapping_id: (claim, name) for claim, name in ended}
         chosen = list(latest.values())
-        self.running = [each for each in self.running if each not in [claim for claim, _ in chosen]]
+        done = {(claim.mapping_id, claim.fence) for claim, _ in chosen}
+        self.running = [each for each in self.running if (each.mapping_id, each.fence) not in done]
         published = self.runner.run(self.engine.publish([Finished(claim, OUTCOMES[name]) for claim, name in chosen]))
         before = self.world.seen["lost its lease"]
         self.world.publish([(claim.mapping_id, claim.fence, name) for claim, name in chosen])
@@ -436,7 +451,7 @@ def test_publishing_behaves_as_the_dictionaries(fresh_database):
     run_state_machine_as_test(
         lambda: Machine(fresh_database(), seen),
         settings=settings(
-            max_examples=EXAMPLES or 25,
+            max_examples=EXAMPLES or 30,
             stateful_step_count=STEPS,
             derandomize=not EXAMPLES,
             deadline=None,
