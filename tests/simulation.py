@@ -427,9 +427,9 @@ class Simulation:
         self.seen.most_running = max(self.seen.most_running, len(self._running))
 
     def _in_trouble(self, claim: Claim, now_us: int) -> bool:
-        """Whether the run was put off by an outage or the crash, or by the hour that makes up for it."""
+        """Whether the run was put off by an outage or the crash, or by the time that makes up for it."""
         troubles = [self.plan.crash, self.plan.ours, *self.world.outages[claim.provider]]
-        return any(span.from_us <= now_us < span.to_us + HOUR_US for span in troubles)
+        return any(span.from_us <= now_us < 2 * span.to_us - span.from_us + HOUR_US // 2 for span in troubles)
 
     async def _look_whether_caught_up(self, database: SimulatedDatabase, now_us: int) -> None:
         query = sa.select(sa.func.count()).where(
