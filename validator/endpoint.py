@@ -10,6 +10,8 @@ from roadworthy.conformance.adapter import AdapterTable
 from roadworthy.conformance.settings import JobsTable
 from roadworthy.conformance.subject import Api
 
+HURRIED_TIMEOUT_S = 15.0
+
 
 class EndpointOptions(BaseModel):
     """What may be set of a provider's API beside its address. Each is as in `roadworthy.toml`."""
@@ -22,6 +24,10 @@ class EndpointOptions(BaseModel):
     adapter: AdapterTable = AdapterTable()
     jobs: JobsTable = JobsTable()
     timeout_s: Annotated[float, Field(gt=0, le=600)] = 60.0
+
+    def hurried(self) -> EndpointOptions:
+        """The options for a provider that is down: what does not answer soon is not waited for."""
+        return self.model_copy(update={"timeout_s": min(self.timeout_s, HURRIED_TIMEOUT_S)})
 
 
 class Endpoint(BaseModel):

@@ -8,9 +8,11 @@ lease: killed at any instant, a run is either published whole or runs again when
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy.database import Database
 from roadworthy.mapping_api.change import Actor, change
@@ -19,10 +21,15 @@ from roadworthy.mapping_api.store import mappings as mapping_rows
 from roadworthy.mapping_api.tables import mappings
 from roadworthy.validator.outcome import ErrorClass, Outcome, Result
 from roadworthy.validator.publish import Finished, Policy, Publication
+from roadworthy.validator.schedule import SECOND_US
 from roadworthy.validator.store import due as due_rows
 from roadworthy.validator.store.due import Claim
+from roadworthy.validator.store.mending import mend
 
+MEND_EVERY_S = 3600
 ACTOR = Actor("validator")
+
+_log = logging.getLogger(__name__)
 
 Prober = Callable[[Mapping], Awaitable[Outcome]]
 
@@ -35,6 +42,7 @@ class Engine:
         self._database = database
         self._prober = prober
         self._policy = policy or Policy()
+        self._mend_at_us = 0
 
     async def once(self) -> int:
         """Run everything that is due now, within the bounds, to its end. Returns how many runs were published."""
@@ -44,16 +52,29 @@ class Engine:
         return await self.publish(await asyncio.gather(*(self._run(each, mapping) for each, mapping in claims)))
 
     async def claim(self, *, only: Collection[str] | None = None) -> list[tuple[Claim, Mapping]]:
-        """Notice what changed, then claim what may begin now; of `only` these mappings, if they are given."""
+        """Notice what changed, then claim what may begin now; of `only` these mappings, if they are given.
+
+        First, and once an hour, due times are mended.
+        """
         async with self._database.writing() as connection:
             now_us = await self._database.now_us(connection)
             await due_rows.notice(connection, now_us, self._policy.periods)
+            if now_us >= self._mend_at_us:
+                await self._mend(connection, now_us)
             claims = await due_rows.claim(connection, now_us, self._policy.bounds, only=only)
             rows = await connection.execute(
                 sa.select(mappings).where(mappings.c.id.in_([each.mapping_id for each in claims]))
             )
             known = {row.id: mapping_rows.from_row(row) for row in rows}
         return [(each, known[each.mapping_id]) for each in claims if each.mapping_id in known]
+
+    async def _mend(self, connection: AsyncConnection, now_us: int) -> None:
+        missing, gone = await mend(connection, now_us, self._policy.periods)
+        if missing or gone:
+            _log.warning(
+                "mended due times: %d mappings had none, %d rows were of mappings that are gone", missing, gone
+            )
+        self._mend_at_us = now_us + MEND_EVERY_S * SECOND_US
 
     async def _run(self, claim: Claim, mapping: Mapping) -> Finished:
         try:

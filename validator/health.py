@@ -47,20 +47,51 @@ class Health:
     reason: str = ""
 
 
+def says_nothing(outcome: Outcome, thresholds: Thresholds, *, braked: bool = False) -> bool:
+    """Whether the run leaves everything as it is: it is in doubt, hit a limit, or failed under the brake."""
+    if outcome.result is not Result.FAILS:
+        return outcome.result is Result.IN_DOUBT
+    return braked or (outcome.error_class is ErrorClass.RATE_LIMIT and not thresholds.delist_on_rate_limit)
+
+
 def after(health: Health, outcome: Outcome, now_us: int, thresholds: Thresholds, *, braked: bool = False) -> Health:
-    """The health after a run that ended now. With the brake on, no failure takes a mapping off the list."""
-    if outcome.result is Result.IN_DOUBT or (
-        outcome.error_class is ErrorClass.RATE_LIMIT and not thresholds.delist_on_rate_limit
-    ):
+    """The health after a run that ended now. With the brake on, no failure changes anything."""
+    if says_nothing(outcome, thresholds, braked=braked):
         return health
     if outcome.result is Result.FAILS:
-        return _failed(health, outcome, now_us, thresholds, braked=braked)
+        return _failed(health, outcome, now_us, thresholds)
     return _passed(health, outcome, now_us, thresholds)
 
 
-def _failed(health: Health, outcome: Outcome, now_us: int, thresholds: Thresholds, *, braked: bool) -> Health:
+def restored(health: Health, now_us: int) -> Health:
+    """The health of a mapping whose leaving the list is taken back: as if its failures had not been."""
+    return replace(
+        health,
+        active=True,
+        state=State.UNKNOWN,
+        since_us=now_us,
+        failures=0,
+        delisted_at_us=health.delisted_at_us[:-1],
+        reason="held: most providers fail in the same minutes, so the validator doubts itself",
+    )
+
+
+def shown(health: Health, now_us: int, *, paused: bool = False, quiet_until_us: int | None = None) -> State:
+    """The state that people see. A pause or a maintenance window covers what is stored, and ends without a trace.
+
+    In a window runs go on, and what fails leaves the list as ever, since users would meet the failure:
+    only nobody is alarmed.
+    """
+    if paused:
+        return State.SUSPENDED
+    if quiet_until_us is not None and now_us < quiet_until_us:
+        return State.MAINTENANCE
+    return health.state
+
+
+def _failed(health: Health, outcome: Outcome, now_us: int, thresholds: Thresholds) -> Health:
     failed = replace(health, failures=health.failures + 1, passes=0, last_failure_us=now_us, reason=outcome.summary)
-    if not failed.active or braked or failed.failures < thresholds.failures_to_delist:
+    if not failed.active or failed.failures < thresholds.failures_to_delist:
         return failed
     recent = tuple(at for at in failed.delisted_at_us if at > now_us - thresholds.flap_window_s * SECOND_US)
     return replace(failed, active=False, state=State.FAILING, since_us=now_us, delisted_at_us=(*recent, now_us))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import sqlalchemy as sa
 
 from roadworthy.mapping_api.change import Change
 from roadworthy.mapping_api.records import Validation
@@ -14,18 +13,19 @@ from roadworthy.mapping_api.store import validations
 from roadworthy.validator import health as rules
 from roadworthy.validator import suspicion
 from roadworthy.validator.outcome import ErrorClass, Outcome, Result
-from roadworthy.validator.schedule import SECOND_US, Periods, Urgency, next_due_us
+from roadworthy.validator.schedule import SECOND_US, Periods, Urgency, again_us, next_due_us
 from roadworthy.validator.store import due as due_rows
 from roadworthy.validator.store import health as health_rows
 from roadworthy.validator.store import providers
 from roadworthy.validator.store.due import Bounds, Claim, NextTurn
-from roadworthy.validator.suspicion import Doubts
-from roadworthy.validator.tables import due, health
+from roadworthy.validator.suspicion import Doubts, Minutes
 
 BRAKE_ON = "validator.brake_on"
 BRAKE_OFF = "validator.brake_off"
 PROVIDER_DOWN = "provider.down"
 PROVIDER_UP = "provider.up"
+
+_log = logging.getLogger(__name__)
 
 Findings = Sequence[dict[str, Any]]
 
@@ -62,27 +62,39 @@ class Publication:
         self._verdicts: dict[str, Validation] = {}
         self._told: dict[str, dict[str, Any]] = {}
         self._provider_of: dict[str, str] = {}
+        self._braked_since_us: int | None = None
 
     async def publish(self, finished: Sequence[Finished]) -> int:
         """Publish the runs that still hold their lease. Returns how many these were."""
         held = await due_rows.still_held(self._connection, [each.claim for each in finished])
         runs = [each for each in finished if each.claim.mapping_id in held]
+        if not runs:
+            return 0
         self._known = await health_rows.find(self._connection, (each.claim.mapping_id for each in runs))
-        await due_rows.finish(self._connection, [self._next_turn(each) for each in runs])
         ended = [health_rows.Ended(each.claim, each.outcome, self._is_news(each)) for each in runs]
         await health_rows.record(self._connection, ended, self._now_us)
-        minutes = await providers.last_minutes(self._connection, self._now_us, self._policy.doubts)
-        braked = await self._brake(suspicion.brake(minutes, self._policy.doubts))
+        self._braked_since_us = await providers.braked_since(self._connection)
+        down_since_us = await providers.which_are_down(self._connection)
+        minutes: dict[str, Minutes] = {}
+        # Only a new failure can put the brake on, or show that a provider is down: else nothing need be counted.
+        if self._braked_since_us is not None or any(each.news for each in ended):
+            minutes = await self._last_minutes(down_since_us)
+            await self._brake(minutes, down_since_us)
         for each in runs:
-            self._apply(each.claim.mapping_id, each.claim.provider, each.outcome, braked=braked)
-        if not braked:
-            await self._watch_providers(runs, minutes)
-        await health_rows.keep(self._connection, self._changed, self._now_us)
+            self._apply(each)
+        await due_rows.finish(self._connection, [self._next_turn(each) for each in runs])
+        await self._watch_providers(runs, minutes, down_since_us)
+        ran = {each.claim.mapping_id for each in runs}
+        await health_rows.keep(self._connection, self._changed, ran, self._now_us)
         published = await validations.publish_all(self._opened, list(self._verdicts.values()), self._told)
         for mapping_id in published & self._told.keys():
             kind = validations.BROUGHT_BACK if self._changed[mapping_id].active else validations.TAKEN_OFF
             await self._opened.announce(kind, self._provider_of[mapping_id], mapping_id, self._told[mapping_id])
         return len(runs)
+
+    @property
+    def _braked(self) -> bool:
+        return self._braked_since_us is not None
 
     def _before(self, mapping_id: str) -> rules.Health:
         return self._known.get(mapping_id, rules.Health(since_us=self._now_us))
@@ -92,19 +104,25 @@ class Publication:
         return failed and self._before(run.claim.mapping_id).active
 
     def _next_turn(self, run: Finished) -> NextTurn:
-        before = self._before(run.claim.mapping_id)
-        failing = run.outcome.result in {Result.FAILS, Result.IN_DOUBT} or not before.active
-        due_at_us, urgency = next_due_us(
-            run.claim.mapping_id, failing=failing, periods=self._policy.periods, now_us=self._now_us
-        )
-        return NextTurn(run.claim, due_at_us, urgency)
+        """When the mapping is due again, its health being what the run made of it."""
+        mapping_id, result, periods = run.claim.mapping_id, run.outcome.result, self._policy.periods
+        active = self._before(mapping_id).active
+        if result is Result.IN_DOUBT:
+            turn = again_us(mapping_id, periods.doubt_s, periods=periods, now_us=self._now_us)
+        elif self._braked and self._is_news(run):
+            turn = again_us(mapping_id, self._policy.doubts.canary_s, periods=periods, now_us=self._now_us)
+        else:
+            failing = result is Result.FAILS or not active
+            turn = next_due_us(mapping_id, failing=failing, periods=periods, now_us=self._now_us)
+        return NextTurn(run.claim, *turn)
 
-    def _apply(self, mapping_id: str, provider: str, outcome: Outcome, *, braked: bool = False) -> None:
+    def _apply(self, run: Finished) -> None:
+        mapping_id, outcome = run.claim.mapping_id, run.outcome
         before = self._before(mapping_id)
-        after = rules.after(before, outcome, self._now_us, self._policy.thresholds, braked=braked)
-        if outcome.result is not Result.IN_DOUBT:
+        after = rules.after(before, outcome, self._now_us, self._policy.thresholds, braked=self._braked)
+        if not rules.says_nothing(outcome, self._policy.thresholds, braked=self._braked):
             self._verdicts[mapping_id] = _verdict(mapping_id, after, outcome, self._now_us)
-        self._becomes(mapping_id, provider, before, after, outcome.findings)
+        self._becomes(mapping_id, run.claim.provider, before, after, outcome.findings)
 
     def _becomes(
         self, mapping_id: str, provider: str, before: rules.Health, after: rules.Health, findings: Findings = ()
@@ -119,72 +137,114 @@ class Publication:
                 "findings": list(findings),
             }
 
-    async def _brake(self, pulled: bool) -> bool:
-        """Put the brake on or take it off, and say whether it is on.
+    async def _becomes_unasked(self, changes: Mapping[str, tuple[str, rules.Health, rules.Health]]) -> None:
+        """New health, by provider, before and after, of mappings that were not asked: their figures stand."""
+        moved = [mapping_id for mapping_id, (_, before, after) in changes.items() if before.active != after.active]
+        last = await validations.find_all(self._connection, moved)
+        for mapping_id, (provider, before, after) in changes.items():
+            self._becomes(mapping_id, provider, before, after)
+        for mapping_id in moved:
+            known = last.get(mapping_id, Validation(mapping_id, active=True, validated_at_us=self._now_us))
+            self._verdicts[mapping_id] = replace(known, active=changes[mapping_id][2].active)
 
-        Those that left the list in the minutes before it went on come back: the first few fall
-        before anybody can know that all are falling.
+    async def _last_minutes(self, down_since_us: Mapping[str, int]) -> dict[str, Minutes]:
+        """What providers showed, without those that were down before these minutes began."""
+        found = await providers.last_minutes(self._connection, self._now_us, self._policy.doubts)
+        began_us = (self._braked_since_us or self._now_us) - self._policy.doubts.window_s * SECOND_US
+        return {slug: each for slug, each in found.items() if down_since_us.get(slug, began_us) >= began_us}
+
+    async def _brake(self, minutes: Mapping[str, Minutes], down_since_us: dict[str, int]) -> None:
+        """Put the brake on or take it off.
+
+        Those that left the list just before it went on come back: the first few fall before
+        anybody can know that all are falling. When it goes off, what waited is asked again.
         """
-        since_us = await providers.braked_since(self._connection)
+        pulled = suspicion.brake(minutes, self._policy.doubts)
+        since_us = self._braked_since_us
         if pulled and since_us is None:
+            self._braked_since_us = self._now_us
             await providers.set_brake(self._connection, self._now_us)
             await self._opened.record(
                 BRAKE_ON, "validator", after={"reason": "most providers fail in the same minutes"}
             )
-            window_us = self._policy.doubts.window_s * SECOND_US
-            query = sa.select(health).where(health.c.active.is_(False), health.c.since_us > self._now_us - window_us)
-            for row in (await self._connection.execute(query)).all():
-                await self._restore(row.mapping_id, health_rows.from_row(row))
+            await self._restore(minutes)
         elif not pulled and since_us is not None:
+            self._braked_since_us = None
             await providers.set_brake(self._connection, None)
             await self._opened.record(BRAKE_OFF, "validator", before={"since_us": since_us})
-        return pulled
+            # They were put down on evidence that was doubted. Any that is down will soon show it again.
+            for provider in [slug for slug, at_us in down_since_us.items() if at_us >= since_us]:
+                await providers.set_up(self._connection, provider, self._now_us, self._policy.doubts)
+                del down_since_us[provider]
 
-    async def _restore(self, mapping_id: str, before: rules.Health) -> None:
-        provider_query = sa.select(due.c.provider).where(due.c.mapping_id == mapping_id)
-        provider = (await self._connection.execute(provider_query)).scalar_one_or_none()
-        if provider is None:
-            return
-        restored = replace(
-            before,
-            active=True,
-            state=rules.State.UNKNOWN,
-            since_us=self._now_us,
-            delisted_at_us=before.delisted_at_us[:-1],
-            reason="held: most providers fail in the same minutes, so the validator doubts itself",
+    async def _restore(self, minutes: Mapping[str, Minutes]) -> None:
+        window_us = self._policy.doubts.window_s * SECOND_US
+        since_us = {
+            provider: max(self._now_us - window_us, minutes[provider].last_pass_us or 0)
+            for provider in suspicion.fallen(minutes)
+        }
+        left = await health_rows.left_since(self._connection, since_us)
+        await self._becomes_unasked(
+            {
+                mapping_id: (provider, before, rules.restored(before, self._now_us))
+                for mapping_id, (provider, before) in left.items()
+            }
         )
-        last = await validations.find(self._connection, mapping_id)
-        if last is not None:
-            self._verdicts[mapping_id] = replace(last, active=True)
-        self._becomes(mapping_id, provider, before, restored)
+        await providers.squeeze(self._connection, self._now_us, self._policy.doubts.canary_s, list(left))
 
-    async def _watch_providers(self, runs: Sequence[Finished], minutes: dict[str, suspicion.Minutes]) -> None:
-        down = await providers.which_are_down(self._connection)
-        for provider in {each.claim.provider for each in runs}:
-            passed = any(_passed(each) for each in runs if each.claim.provider == provider)
-            failed = next((each for each in runs if each.claim.provider == provider and not _passed(each)), None)
-            if provider in down and passed:
-                await providers.set_up(self._connection, provider, self._now_us, self._policy.periods)
-                await self._opened.record(PROVIDER_UP, provider, provider=provider)
-            elif failed is not None and (
-                provider in down or (provider in minutes and suspicion.down(minutes[provider], self._policy.doubts))
-            ):
-                if provider not in down:
+    async def _watch_providers(
+        self, runs: Sequence[Finished], minutes: Mapping[str, Minutes], down_since_us: Mapping[str, int]
+    ) -> None:
+        by_provider: dict[str, list[Finished]] = {}
+        for each in runs:
+            by_provider.setdefault(each.claim.provider, []).append(each)
+        for provider, some in by_provider.items():
+            if provider in down_since_us:
+                await self._watch_one_that_is_down(provider, some, down_since_us[provider])
+            elif suspicion.down(minutes.get(provider, Minutes()), self._policy.doubts):
+                failed = next((each for each in some if _concerns_all(each)), None)
+                if failed is None:
+                    continue
+                if not self._braked:
                     told = {"reason": failed.outcome.summary}
                     await self._opened.record(PROVIDER_DOWN, provider, provider=provider, after=told)
+                    await self._stand_for(provider, failed)
                 await providers.set_down(self._connection, provider, self._now_us, self._policy.doubts)
-                await self._stand_for(provider, failed)
+
+    async def _watch_one_that_is_down(self, provider: str, runs: Sequence[Finished], since_us: int) -> None:
+        # A run that began while it still answered says nothing of now.
+        if any(_passed(each) and self._now_us - each.outcome.duration_s * SECOND_US >= since_us for each in runs):
+            await providers.set_up(self._connection, provider, self._now_us, self._policy.doubts)
+            if not (self._braked_since_us is not None and since_us >= self._braked_since_us):
+                await self._opened.record(PROVIDER_UP, provider, provider=provider)
+            return
+        failed = next((each for each in runs if _concerns_all(each)), None)
+        if failed is not None and not self._braked:
+            await self._stand_for(provider, failed)
+        await providers.set_down(self._connection, provider, self._now_us, self._policy.doubts)
 
     async def _stand_for(self, provider: str, canary: Finished) -> None:
         """What the canary showed goes for all the provider's mappings that wait for their turn."""
         waiting = await providers.waiting(self._connection, provider, self._now_us)
-        self._known |= await health_rows.find(self._connection, (mapping_id for mapping_id, _ in waiting))
+        ids = [mapping_id for mapping_id, _ in waiting]
+        self._known |= await health_rows.find(self._connection, (each for each in ids if each not in self._known))
         said = f"{provider} is down as a whole, as {canary.claim.mapping_id} shows: {canary.outcome.summary}"
         outcome = Outcome(Result.FAILS, canary.outcome.error_class, said)
-        for mapping_id, _ in waiting:
-            self._apply(mapping_id, provider, outcome)
+        changes = {}
+        for mapping_id in ids:
+            before = self._before(mapping_id)
+            if before.active:
+                after = rules.after(before, outcome, self._now_us, self._policy.thresholds)
+                changes[mapping_id] = (provider, before, after)
+        await self._becomes_unasked(changes)
         later_us = self._now_us + self._policy.periods.retest_s * SECOND_US
         await due_rows.postpone(self._connection, waiting, later_us, Urgency.RETEST)
+        _log.info("%s is down as a whole: one run stood for %d that waited", provider, len(waiting))
+
+
+def _concerns_all(run: Finished) -> bool:
+    """Whether the run failed in a way that may be that of the whole provider."""
+    return run.outcome.result is Result.FAILS and run.outcome.error_class in providers.OF_A_WHOLE
 
 
 def _passed(run: Finished) -> bool:

@@ -29,6 +29,8 @@ class Periods:
     retest_s: int = 3600
     debounce_s: int = 2
     """How long after a change the immediate validation waits for further changes."""
+    doubt_s: int = 900
+    """How soon a run that said nothing is tried again."""
 
 
 def phase_us(mapping_id: str, period_s: int) -> int:
@@ -53,3 +55,9 @@ def next_due_us(mapping_id: str, *, failing: bool, periods: Periods, now_us: int
         # An hour from now, whatever the phase: the guide says hourly, and an owner who mended it waits.
         return now_us + periods.retest_s * SECOND_US, Urgency.RETEST
     return next_turn_us(mapping_id, periods.routine_s, now_us), Urgency.ROUTINE
+
+
+def again_us(mapping_id: str, within_s: int, *, periods: Periods, now_us: int) -> tuple[int, Urgency]:
+    """When a mapping is due that must be asked again before long: then, or at its turn if that comes first."""
+    soon_us = now_us + min(within_s, periods.retest_s) * SECOND_US
+    return min(soon_us, next_turn_us(mapping_id, periods.routine_s, now_us)), Urgency.RETEST

@@ -17,30 +17,42 @@ class Doubts:
     brake_share: float = 0.5
     """The brake goes on when more than this share of the providers fail in the window."""
     down_mappings: int = 3
-    """So many different mappings of one provider failing, and none passing, mean that it is down as a whole."""
+    """So many different mappings of one provider newly failing, and none passing since, mean that it is down."""
     canary_s: int = 300
     """How long after a canary's failure the next one is sent."""
+    back_s: int = 300
+    """When a provider answers again, within this time all that waits for a retest has its turn, as bounds allow."""
+
+    @property
+    def reach_s(self) -> int:
+        """How far back one must look: while all fail, each provider is asked once in `canary_s`."""
+        return max(self.window_s, 2 * self.canary_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Minutes:
-    """What a provider's runs in the window showed. `newly_failing` counts mappings that were active before."""
+    """What a provider's runs in the window showed. A mapping newly fails if it was active before."""
 
-    passing: int
-    failing: int
-    newly_failing: int
+    asked: bool = False
+    """Whether any run passed, or newly failed."""
+    fallen: int = 0
+    """How many mappings newly failed since the last one that passed."""
+    unreachable: int = 0
+    """How many of these failed in a way that may concern all of the provider's mappings."""
+    last_pass_us: int | None = None
+
+
+def fallen(window: Mapping[str, Minutes]) -> set[str]:
+    """The providers whose latest runs newly fail. One that was failing before says nothing of these minutes."""
+    return {provider for provider, minutes in window.items() if minutes.fallen}
 
 
 def brake(window: Mapping[str, Minutes], doubts: Doubts) -> bool:
-    """Whether most providers newly fail together: then the validator suspects itself.
-
-    A provider that was failing before says nothing of these minutes and does not count.
-    """
-    asked = [minutes for minutes in window.values() if minutes.passing or minutes.newly_failing]
-    fallen = [minutes for minutes in asked if minutes.newly_failing and not minutes.passing]
-    return len(asked) >= doubts.brake_providers and len(fallen) > doubts.brake_share * len(asked)
+    """Whether most providers newly fail together: then the validator suspects itself."""
+    asked = sum(minutes.asked for minutes in window.values())
+    return asked >= doubts.brake_providers and len(fallen(window)) > doubts.brake_share * asked
 
 
 def down(minutes: Minutes, doubts: Doubts) -> bool:
-    """Whether a provider is down as a whole."""
-    return minutes.failing >= doubts.down_mappings and not minutes.passing
+    """Whether a provider is down as a whole. One with a single mapping never is: its failing is its mapping's."""
+    return minutes.unreachable >= max(doubts.down_mappings, 2)

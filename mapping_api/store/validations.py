@@ -31,6 +31,15 @@ async def find(connection: AsyncConnection, mapping_id: str) -> Validation | Non
     return None if row is None else from_row(row)
 
 
+async def find_all(connection: AsyncConnection, mapping_ids: Sequence[str]) -> dict[str, Validation]:
+    """What was last published of these mappings, as far as anything was."""
+    found: dict[str, Validation] = {}
+    for start in range(0, len(mapping_ids), 500):  # databases bound the values of one statement
+        query = sa.select(validations).where(validations.c.mapping_id.in_(mapping_ids[start : start + 500]))
+        found |= {row.mapping_id: from_row(row) for row in await connection.execute(query)}
+    return found
+
+
 async def publish(change: Change, verdict: Validation) -> bool:
     """Replace what was published of the mapping; see `publish_all`. False where the mapping is gone."""
     return bool(await publish_all(change, [verdict]))

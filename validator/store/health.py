@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from roadworthy.validator.health import Health, State
 from roadworthy.validator.outcome import Outcome, Result
 from roadworthy.validator.schedule import SECOND_US
 from roadworthy.validator.store.due import Claim, batched
-from roadworthy.validator.tables import evidence, health, rollups, runs
+from roadworthy.validator.tables import due, evidence, health, rollups, runs
 
 HOUR_US = 3600 * SECOND_US
 _FIELDS = ("state", "active", "since_us", "failures", "passes", "last_failure_us", "delisted_at_us", "reason")
@@ -36,18 +37,36 @@ def from_row(row: Any) -> Health:
     return Health(**values | {"state": State(row.state), "delisted_at_us": tuple(row.delisted_at_us)})
 
 
-async def keep(connection: AsyncConnection, changed: Mapping[str, Health], last_run_us: int) -> None:
-    """Write the health of mappings."""
+async def left_since(connection: AsyncConnection, since_us: Mapping[str, int]) -> dict[str, tuple[str, Health]]:
+    """The mappings of these providers that left the list after each one's time: provider and health."""
+    if not since_us:
+        return {}
+    query = (
+        sa.select(health, due.c.provider)
+        .join(due, due.c.mapping_id == health.c.mapping_id)
+        .where(
+            health.c.active.is_(False),
+            health.c.since_us > min(since_us.values()),
+            due.c.provider.in_(since_us),
+        )
+        .order_by(health.c.since_us, health.c.mapping_id)
+    )
+    rows = await connection.execute(query)
+    return {row.mapping_id: (row.provider, from_row(row)) for row in rows if row.since_us > since_us[row.provider]}
+
+
+async def keep(connection: AsyncConnection, changed: Mapping[str, Health], ran: Collection[str], now_us: int) -> None:
+    """Write the health of mappings. Those that `ran` did so until now; of the others the last run stands."""
     rows = [
         {
             "mapping_id": mapping_id,
             **asdict(now),
             "delisted_at_us": list(now.delisted_at_us),
-            "last_run_us": last_run_us,
+            "last_run_us": now_us if mapping_id in ran else None,
         }
         for mapping_id, now in changed.items()
     ]
-    await _upsert(connection, health, rows)
+    await _upsert(connection, health, rows, keep=("last_run_us",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +136,28 @@ def _sums(ended: Ended) -> dict[str, float]:
 
 
 async def _upsert(
-    connection: AsyncConnection, table: sa.Table, rows: Sequence[dict[str, Any]], *, add: bool = False
+    connection: AsyncConnection,
+    table: sa.Table,
+    rows: Sequence[dict[str, Any]],
+    *,
+    add: bool = False,
+    keep: tuple[str, ...] = (),
 ) -> None:
-    if not rows:
-        return
-    statement = _insert(connection, table)
+    """`add` to what is there, or replace it; columns to `keep` are replaced by values alone."""
+    if rows:
+        await connection.execute(
+            _upsert_into(connection.dialect.name, table, frozenset(rows[0]), add, keep), list(rows)
+        )
+
+
+@functools.cache
+def _upsert_into(
+    dialect: str, table: sa.Table, names: frozenset[str], add: bool, keep: tuple[str, ...]
+) -> postgresql.Insert | sqlite.Insert:
+    """The statement; it is needed every second, and making it takes longer than running it."""
+    statement = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
     keys = [column.name for column in table.primary_key]
-    others = [name for name in rows[0] if name not in keys]
+    others = sorted(names.difference(keys))
     new = {name: (table.c[name] + statement.excluded[name] if add else statement.excluded[name]) for name in others}
-    await connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=new), list(rows))
-
-
-def _insert(connection: AsyncConnection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+    new |= {name: sa.func.coalesce(statement.excluded[name], table.c[name]) for name in keep}
+    return statement.on_conflict_do_update(index_elements=keys, set_=new)
