@@ -54,7 +54,7 @@ class Prober:
         terms: Terms | None = None,
         consult: Consult | None = None,
     ) -> None:
-        """`endpoint_of` finds a provider's API by its slug; `consult` lets clients look at a run before it is judged."""
+        """`endpoint_of` finds a provider's API by its slug; `consult` lets clients look at runs first."""
         self._transport = transport
         self._endpoint_of = endpoint_of
         self._terms = terms or Terms()

@@ -12,7 +12,7 @@ from functools import lru_cache
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.plan import Plan, plan, select
 from roadworthy.conformance.probe import PROBES as DECLARED
-from roadworthy.conformance.probe import Probe
+from roadworthy.conformance.probe import Phase, Probe
 from roadworthy.conformance.subject import Api
 from roadworthy.conformance.verdict import Lens
 
@@ -24,7 +24,7 @@ PROBES = frozenset(
     [
         *("warmup", LIST, "chat.stream", "latency.first_token"),
         *("tools.auto", "tools.required", "structured.object", "structured.strict"),
-        *("completions.plain", "completions.stream", "embeddings.plain", "images.plain"),
+        *("completions.plain", "completions.stream", "embeddings.plain", "images.b64"),
         *("transcription.plain", "speech.plain", "task.plain", "jobs.submit", "jobs.poll", "jobs.fetch"),
         *("tgi.first", "tgi.first_token"),
     ]
@@ -55,7 +55,7 @@ def _plan_of(task: str, api: Api) -> Plan:
         if check.family not in _GENERATED
         and (check.family in _OF_EVERY_REQUEST or any(probe.id in PROBES for probe in check.probes))
     )
-    probes = [_sampled(probe) for probe in whole.probes if probe.id in PROBES]
+    probes = [_fitted(probe) for probe in whole.probes if probe.id in PROBES]
     if api is Api.OPENAI and all(probe.id != LIST for probe in probes):
         # Prices and context lengths stand in one list, whatever the model's task.
         first = sum(probe.gate for probe in probes)
@@ -63,5 +63,10 @@ def _plan_of(task: str, api: Api) -> Plan:
     return Plan(whole.facts, checks, tuple(probes))
 
 
-def _sampled(probe: Probe) -> Probe:
-    return replace(probe, repeat=LATENCY_SAMPLES) if probe.id == "latency.first_token" else probe
+def _fitted(probe: Probe) -> Probe:
+    if probe.id == "latency.first_token":
+        return replace(probe, repeat=LATENCY_SAMPLES)
+    if probe.id == "images.b64":
+        # One picture costs more than a thousand tokens: it is asked for once, in the form that the hub's clients ask.
+        return replace(probe, phase=Phase.FIRST, gate=True)
+    return probe

@@ -19,7 +19,7 @@ from roadworthy.conformance import recording
 from roadworthy.conformance.check import CHECKS
 from roadworthy.conformance.exchange import Exchange, as_object, objects
 from roadworthy.conformance.facts import Capability, Facts
-from roadworthy.conformance.judge import first_asked, judge
+from roadworthy.conformance.judge import judge
 from roadworthy.conformance.measure import NS, measure
 from roadworthy.conformance.price import published_price
 from roadworthy.conformance.run import Run
@@ -187,7 +187,7 @@ def _result(run: Run, results: Sequence[CheckResult]) -> tuple[Result, ErrorClas
 
 def _troubles(run: Run) -> Iterator[_Trouble]:
     """Why inference was not answered: of each essential probe, if none of its requests got an answer."""
-    if first_asked(run.exchanges) is None and not run.interrupted:
+    if _first(run) is None and not run.interrupted:
         yield _Trouble(ErrorClass.OURS, "nothing was sent")
     for probe in dict.fromkeys(x.probe for x in run.exchanges if x.probe in profile.ESSENTIAL):
         tried = [x for x in run.exchanges if x.probe == probe]
@@ -198,6 +198,11 @@ def _troubles(run: Run) -> Iterator[_Trouble]:
             yield trouble
     if run.interrupted:
         yield _Trouble(ErrorClass.NETWORK, f"the answers took too long: after {run.duration_s:.0f} s not all had come")
+
+
+def _first(run: Run) -> Exchange | None:
+    """The first request for inference, on which all others wait."""
+    return next((x for x in run.exchanges if x.probe in profile.ESSENTIAL), None)
 
 
 def _succeeded(exchange: Exchange) -> bool:
@@ -325,7 +330,7 @@ def _figures(run: Run, results: Sequence[CheckResult]) -> Figures:
     first_s, throughput = _speed(run)
     listed = next((x for x in run.exchanges if x.probe == profile.LIST and x.status == 200), None)
     price = published_price(listed, run.facts.model) if listed else None
-    answered = first_asked(run.exchanges)
+    answered = _first(run)
     total_ns = answered.reply.timings.last_byte_ns if answered else None
     return Figures(
         time_to_first_token_s=first_s,
@@ -356,7 +361,7 @@ def _middle(ordered: Sequence[float]) -> float | None:
 
 
 def _text_times_s(exchange: Exchange) -> list[float]:
-    """When each piece of a streamed continuation came; completions and the text-generation server write a token each."""
+    """When each piece of a streamed continuation came, which is a token as completions and TGI write it."""
     if exchange.status != 200 or exchange.media_type != "text/event-stream":
         return []
     return [chunk.event.at_ns / NS for chunk in exchange.stream.chunks if _piece(chunk.object)]
