@@ -23,6 +23,8 @@ TRIALS = 4
 """Requests per question of what a model chooses: the fewest that can decide one."""
 MAX_TEXT_BYTES = 1024 * 1024
 """Read of any answer that is text: hundreds of times what is asked for."""
+MAX_MEDIUM_BYTES = 16 * 1024 * 1024
+"""Read of any other: a large picture as base64."""
 ONCE_MORE = frozenset({ErrorClass.NETWORK, ErrorClass.PROVIDER_5XX, ErrorClass.CONTRACT})
 """Failures that are confirmed. A refused key is refused again, and a limit of requests only gets worse."""
 MARGIN_S = 5.0
@@ -127,7 +129,7 @@ class _Modest:
 
     def __init__(self, inner: Transport, facts: Facts) -> None:
         self._inner = inner
-        self._cap_bytes = MAX_TEXT_BYTES if facts.task in STREAMING_TASKS else Limits().max_body_bytes
+        self._cap_bytes = MAX_TEXT_BYTES if facts.task in STREAMING_TASKS else MAX_MEDIUM_BYTES
 
     async def send(self, request: Request, limits: Limits) -> Reply:
         """See `Transport.send`."""

@@ -70,13 +70,11 @@ DELISTING = {
     "embeddings.shape": "the JavaScript client refuses it",
     "embeddings.floats": "the JavaScript client refuses it",
     "embeddings.finite": "no client parses it",
-    "images.answered": "the request failed",
     "images.json": "the JavaScript client takes it for a file, or cannot parse it",
     "images.shape": "the JavaScript client refuses it",
     "images.entry": "there is no image",
     "images.b64.decodes": "there is no image",
     "images.b64.image": "there is no image",
-    "images.url.absolute": "there is no image",
     "transcription.answered": "the request failed",
     "transcription.strict_json": "the JavaScript client takes it for a file, or cannot parse it",
     "transcription.shape": "the JavaScript client refuses it",
@@ -105,6 +103,9 @@ DELISTING = {
     "tgi.time.first_token": "the guide's 5 s",
 }
 """The checks whose failure takes a mapping off the list, with the reason: each stops the hub or its clients' users."""
+
+_UNREAD = frozenset({"created", "id", "index", "model", "object"})
+"""Fields that clients hand on without a look, so that a wrong one stops nobody; `_unreadable` has those they read."""
 
 _CONTRACT_FAILURES = frozenset(
     {
@@ -163,7 +164,7 @@ def _result(run: Run, results: Sequence[CheckResult]) -> tuple[Result, ErrorClas
         return Result.IN_DOUBT, ErrorClass.OURS, ours.sentence
     # A limit of requests is told of the validator's own key, so what else failed says more.
     troubles.sort(key=lambda each: each.error_class is ErrorClass.RATE_LIMIT)
-    grave = [each for each in results if each.verdict in (Verdict.FAIL, Verdict.WARN) and each.check_id in DELISTING]
+    grave = [each for each in results if _delists(each)]
     if troubles and (not grave or troubles[0].error_class is not ErrorClass.RATE_LIMIT):
         return Result.FAILS, troubles[0].error_class, troubles[0].sentence
     if grave:
@@ -180,6 +181,13 @@ def _result(run: Run, results: Sequence[CheckResult]) -> tuple[Result, ErrorClas
     if not any(each.verdict is Verdict.PASS and each.check_id in DELISTING for each in results):
         return Result.IN_DOUBT, ErrorClass.OURS, "too little came to say anything"
     return Result.WORKS, None, ""
+
+
+def _delists(result: CheckResult) -> bool:
+    if result.verdict not in (Verdict.FAIL, Verdict.WARN) or result.check_id not in DELISTING:
+        return False
+    misshapen = result.check_id.endswith("shape") and result.findings
+    return not (misshapen and all(each.at.rpartition("/")[2] in _UNREAD for each in result.findings))
 
 
 # What requests met
@@ -259,28 +267,44 @@ def _crashed(exchange: Exchange) -> bool:
 
 
 def _unreadable(run: Run) -> Iterator[str]:
-    """Why the hub's JavaScript client throws at a chat completion that the checks let pass as degraded.
+    """Where the hub's JavaScript client (release 4) finds no answer, whatever the checks made of it.
 
-    These five are all that it looks at (`chatCompletion`, release 4); the rest it leaves to its caller.
+    What is here is all that it looks at; the rest it hands on. So a shape that is wrong elsewhere delists nobody.
     """
-    if (run.facts.api, run.facts.task) != (Api.OPENAI, CHAT):
+    if run.facts.api is not Api.OPENAI:
         return
     for exchange in run.exchanges:
-        answer = exchange.answer
-        if exchange.probe != "warmup" or exchange.status != 200:
-            continue
+        if exchange.status == 200 and exchange.probe in profile.ESSENTIAL:
+            for at in _unread_places(exchange):
+                yield f"the JavaScript client does not read the answer to {exchange.probe}: it misses {at}"
+
+
+def _unread_places(exchange: Exchange) -> Iterator[str]:
+    """What is missing, or not of the kind that the client asks for."""
+    answer = exchange.answer
+    if exchange.probe == "warmup":
         told = answer.get("usage")
-        readable = {
-            "/id": isinstance(answer.get("id"), str),
-            "/model": isinstance(answer.get("model"), str),
-            "/created": is_number(answer.get("created")),
-            "/usage": "usage" in answer and (told is None or isinstance(told, dict | list)),
-            "/system_fingerprint": isinstance(answer.get("system_fingerprint"), str | None),
+        wanted = {
+            "a text at /id": isinstance(answer.get("id"), str),
+            "a text at /model": isinstance(answer.get("model"), str),
+            "a number at /created": is_number(answer.get("created")),
+            "/usage, which may be null": "usage" in answer and (told is None or isinstance(told, dict | list)),
+            "a text, null or nothing at /system_fingerprint": isinstance(answer.get("system_fingerprint"), str | None),
         }
-        for at, fine in readable.items():
-            if not fine:
-                got = show(answer[at[1:]]) if at[1:] in answer else "nothing"
-                yield f"the JavaScript client does not read the answer: {at} is {got}"
+        yield from (at for at, there in wanted.items() if not there)
+    elif exchange.probe == "completions.plain":
+        if not any(isinstance(choice.get("text"), str) for choice in exchange.choices[:1]):
+            yield "a text at /choices/0/text"
+    elif exchange.probe == "completions.stream":
+        if not _text_times_s(exchange):
+            yield "a text in any chunk"
+    elif exchange.probe == "embeddings.plain":
+        if not any(isinstance(entry.get("embedding"), list) for entry in objects(answer.get("data"))[:1]):
+            yield "an array at /data/0/embedding"
+    elif exchange.probe == "images.b64":
+        entries = objects(answer.get("data"))[:1]
+        if not any(isinstance(entry.get(key), str) for entry in entries for key in ("url", "b64_json")):
+            yield "a text at /data/0/url or /data/0/b64_json"
 
 
 def _too_late(run: Run) -> Iterator[str]:
