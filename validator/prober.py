@@ -21,8 +21,8 @@ from roadworthy.validator.verdict import STREAMING_TASKS, outcome
 
 TRIALS = 4
 """Requests per question of what a model chooses: the fewest that can decide one."""
-MAX_TEXT_BYTES = 1024 * 1024
-"""Read of any answer that is text: hundreds of times what is asked for."""
+MAX_TEXT_BYTES = 256 * 1024
+"""Read of any answer that is text: several times what 256 tokens take in the wordiest of streams."""
 MAX_MEDIUM_BYTES = 16 * 1024 * 1024
 """Read of any other: a large picture as base64."""
 ONCE_MORE = frozenset({ErrorClass.NETWORK, ErrorClass.PROVIDER_5XX, ErrorClass.CONTRACT})

@@ -375,7 +375,7 @@ def _speed(run: Run) -> tuple[float | None, float | None]:
         firsts = sorted(times[0] for times in streams)
         rates = sorted((len(times) - 1) / (times[-1] - times[0]) for times in streams if times[-1] > times[0])
         return _middle(firsts), _middle(rates)
-    measured = measure(run.exchanges)
+    measured = measure([exchange for exchange in run.exchanges if exchange.complete])
     first, throughput = measured.time_to_first_token, measured.tokens_per_s
     return first.median if first else None, throughput.median if throughput else None
 
