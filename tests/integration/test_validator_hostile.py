@@ -41,6 +41,8 @@ from roadworthy.http.aiohttp_transport import AiohttpTransport
 from roadworthy.mapping_api.change import OPERATOR, change
 from roadworthy.mapping_api.records import Item, Mapping
 from roadworthy.mapping_api.store import mappings, organisations
+from roadworthy.sandbox.app import Options, Sandbox
+from roadworthy.sandbox.server import running
 from roadworthy.validator import tables
 from roadworthy.validator.endpoint import Endpoint, EndpointOptions
 from roadworthy.validator.engine import Engine
@@ -55,6 +57,8 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 KEY = "sk-of-the-partner-0123456789"
 TERMS = Terms(confirm=True, run_timeout_s=3.0)
 TIMEOUT_S = 1.0
+IN_THE_FLEET = Terms(confirm=True, run_timeout_s=12.0)
+"""With fifty validations on two cores at once, healthy ones take seconds too."""
 BOUND_S = 2 * TERMS.run_timeout_s + 2.0
 """A run, its confirmation, and the judging of both."""
 FIRST_TOKEN_S = 0.05
@@ -207,12 +211,10 @@ import test_validator_hostile as t
 asyncio.run(t.serve_all())
 """
 SANDBOX = """
-import json, sys, threading
+import sys
 sys.path[:0] = {path!r}
 import test_validator_hostile as t
-with t.running(t.Sandbox((), t.Options(api_key=t.KEY, first_token_delay_s=t.FIRST_TOKEN_S))) as url:
-    print(json.dumps(int(url.split(":")[2].split("/")[0])), flush=True)
-    sys.stdin.read()
+t.serve_sandbox()
 """
 FLEET = """
 import asyncio, json, sys
@@ -228,6 +230,13 @@ async def serve_all() -> None:
         ports = {name: await stack.enter_async_context(serving(make())) for name, (make, _) in HOSTILE.items()}
         print(json.dumps(ports), flush=True)  # noqa: T201
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+def serve_sandbox() -> None:
+    """Serve a healthy provider, and tell its port, until stdin closes."""
+    with running(Sandbox((), Options(api_key=KEY, first_token_delay_s=FIRST_TOKEN_S))) as url:
+        print(url.split(":")[2].split("/")[0], flush=True)  # noqa: T201
+        sys.stdin.read()
 
 
 async def fleet(ports: dict[str, int], healthy_port: int, url: str) -> None:
@@ -249,7 +258,7 @@ async def fleet(ports: dict[str, int], healthy_port: int, url: str) -> None:
         return endpoint(provider, places[provider])
 
     transport = AiohttpTransport()
-    prober = Prober(transport, endpoint_of, TERMS)
+    prober = Prober(transport, endpoint_of, IN_THE_FLEET)
     for _ in range(2):
         await prober(mapping_of("healthy-0"))  # whatever is loaded once
     ended: dict[str, tuple[float, Outcome]] = {}
@@ -309,9 +318,9 @@ def test_twenty_healthy_ones_beside_all_hostile_ones(request, tmp_path, record_p
     )
     assert told["published"] == len(HOSTILE) + 20
     assert [row[1:] for row in told["healthy"] if row[1] != "works"] == []
-    assert healthy_s[-1] < TERMS.run_timeout_s
+    assert healthy_s[-1] < IN_THE_FLEET.run_timeout_s
     assert firsts_s[-1] < FIRST_TOKEN_S + 0.3
     assert {name: row[1] for name, row in told["hostile"].items()} == dict.fromkeys(HOSTILE, "fails")
-    assert told["took_s"] < BOUND_S + 10
+    assert told["took_s"] < 2 * IN_THE_FLEET.run_timeout_s + 5
     assert told["grown_mib"] < 256
     record_property("grown_mib", told["grown_mib"])
