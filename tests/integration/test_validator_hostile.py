@@ -319,7 +319,7 @@ def test_twenty_healthy_ones_beside_all_hostile_ones(request, tmp_path, record_p
     assert told["published"] == len(HOSTILE) + 20
     assert [row[1:] for row in told["healthy"] if row[1] != "works"] == []
     assert healthy_s[-1] < IN_THE_FLEET.run_timeout_s
-    assert firsts_s[-1] < FIRST_TOKEN_S + 0.3
+    assert firsts_s[-1] < FIRST_TOKEN_S + 1.0
     assert {name: row[1] for name, row in told["hostile"].items()} == dict.fromkeys(HOSTILE, "fails")
     assert told["took_s"] < 2 * IN_THE_FLEET.run_timeout_s + 5
     assert told["grown_mib"] < 256
