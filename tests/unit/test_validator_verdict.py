@@ -47,7 +47,7 @@ def answer(
     timings = Timings(
         headers_ns=at_ns, first_byte_ns=at_ns, last_byte_ns=at_ns, uncertainty_ns=int(uncertain_s * SECOND_NS)
     )
-    return Reply(status, headers, raw, (Read(at_ns, len(raw)),), timings)
+    return Reply(200, headers, raw, (Read(at_ns, len(raw)),), timings)
 
 
 def failing(kind: FailureKind, message: str = "it did not work", status: int | None = None) -> Reply:
