@@ -23,7 +23,7 @@ import time
 from typing import Any
 
 UNDER_WAY = (8, 32)
-MAPPINGS = 64
+MAPPINGS = 48
 ROUNDS = 3
 FIRST_TOKEN_S = 0.05
 KEY = "bench-key-0123456789"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from roadworthy.conformance.adapter import adapted
 from roadworthy.conformance.facts import Facts, Jobs, VerdictLimits
-from roadworthy.conformance.run import Run, Runner, Settings
+from roadworthy.conformance.run import Runner, Settings
 from roadworthy.conformance.subject import ALIASES, Api, families
 from roadworthy.conformance.target import Target
 from roadworthy.http.message import Limits, Reply, Request, Transport
@@ -30,7 +30,6 @@ ONCE_MORE = frozenset({ErrorClass.NETWORK, ErrorClass.PROVIDER_5XX, ErrorClass.C
 MARGIN_S = 5.0
 
 EndpointOf = Callable[[str], Awaitable[Endpoint | None]]
-Consult = Callable[[Run], Awaitable[Run]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +53,11 @@ class Prober:
         transport: Transport,
         endpoint_of: EndpointOf,
         terms: Terms | None = None,
-        consult: Consult | None = None,
     ) -> None:
-        """`endpoint_of` finds a provider's API by its slug; `consult` lets clients look at runs first."""
+        """`endpoint_of` finds a provider's API by its slug."""
         self._transport = transport
         self._endpoint_of = endpoint_of
         self._terms = terms or Terms()
-        self._consult = consult
 
     async def __call__(self, mapping: Mapping) -> Outcome:
         """Run the profile against one mapping, and once more where it failed."""
@@ -96,8 +93,6 @@ class Prober:
             run = await runner.run()
         if run.interrupted and not clock.expired():
             raise asyncio.CancelledError
-        if self._consult is not None:
-            run = await self._consult(run)
         # Hostile answers may take long to judge: elsewhere, so that the clock readings of other runs stay true.
         return await asyncio.to_thread(outcome, run)
 
