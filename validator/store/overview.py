@@ -126,7 +126,6 @@ async def resume(change: Change, rows: Sequence[Any], periods: Periods) -> int:
 
 async def _put(change: Change, wanted: dict[str, Any], becomes: Health, action: str) -> None:
     known_health = await health_rows.find(change.connection, wanted)
-    last_run_us = {mapping_id: row.last_run_us for mapping_id, row in wanted.items()}
     verdicts = []
     for mapping_id, row in wanted.items():
         before = known_health.get(mapping_id, Health())
@@ -138,7 +137,7 @@ async def _put(change: Change, wanted: dict[str, Any], becomes: Health, action: 
             delisted_at_us=before.delisted_at_us,
             reason=becomes.reason,
         )
-        await health_rows.keep(change.connection, {mapping_id: now}, last_run_us[mapping_id])
+        await health_rows.keep(change.connection, {mapping_id: now}, (), change.now_us)
         last = await validations.find(change.connection, mapping_id)
         verdicts.append(
             Validation(mapping_id, active=False, validated_at_us=change.now_us) if last is None else _off(last)
