@@ -13,6 +13,8 @@ from roadworthy.mapping_api.records import Validation
 from roadworthy.mapping_api.store import validations
 from roadworthy.validator import health as rules
 from roadworthy.validator import suspicion
+from roadworthy.validator.alerts.kinds import Kind
+from roadworthy.validator.alerts.noting import Noted, note, of_mapping
 from roadworthy.validator.outcome import ErrorClass, Outcome, Result
 from roadworthy.validator.schedule import SECOND_US, Periods, Urgency, next_due_us
 from roadworthy.validator.store import due as due_rows
@@ -61,7 +63,7 @@ class Publication:
         self._changed: dict[str, rules.Health] = {}
         self._verdicts: dict[str, Validation] = {}
         self._told: dict[str, dict[str, Any]] = {}
-        self._provider_of: dict[str, str] = {}
+        self._noted: list[Noted] = []
 
     async def publish(self, finished: Sequence[Finished]) -> int:
         """Publish the runs that still hold their lease. Returns how many these were."""
@@ -79,9 +81,8 @@ class Publication:
             await self._watch_providers(runs, minutes)
         await health_rows.keep(self._connection, self._changed, self._now_us)
         published = await validations.publish_all(self._opened, list(self._verdicts.values()), self._told)
-        for mapping_id in published & self._told.keys():
-            kind = validations.BROUGHT_BACK if self._changed[mapping_id].active else validations.TAKEN_OFF
-            await self._opened.announce(kind, self._provider_of[mapping_id], mapping_id, self._told[mapping_id])
+        gone = {each.mapping_id for each in self._noted} - published - {None}
+        await note(self._opened, [each for each in self._noted if each.mapping_id not in gone])
         return len(runs)
 
     def _before(self, mapping_id: str) -> rules.Health:
@@ -110,8 +111,10 @@ class Publication:
         self, mapping_id: str, provider: str, before: rules.Health, after: rules.Health, findings: Findings = ()
     ) -> None:
         self._known[mapping_id] = self._changed[mapping_id] = after
+        noted = of_mapping(mapping_id, provider, before, after, findings)
+        if noted is not None:
+            self._noted.append(noted)
         if after.active != before.active:
-            self._provider_of[mapping_id] = provider
             self._told[mapping_id] = {
                 "was": {"state": before.state, "reason": before.reason},
                 "state": after.state,
@@ -131,6 +134,7 @@ class Publication:
             await self._opened.record(
                 BRAKE_ON, "validator", after={"reason": "most providers fail in the same minutes"}
             )
+            self._noted.append(Noted(Kind.BRAKE_ON, reason="most providers fail in the same minutes"))
             window_us = self._policy.doubts.window_s * SECOND_US
             query = sa.select(health).where(health.c.active.is_(False), health.c.since_us > self._now_us - window_us)
             for row in (await self._connection.execute(query)).all():
@@ -138,6 +142,7 @@ class Publication:
         elif not pulled and since_us is not None:
             await providers.set_brake(self._connection, None)
             await self._opened.record(BRAKE_OFF, "validator", before={"since_us": since_us})
+            self._noted.append(Noted(Kind.BRAKE_OFF, was_since_us=since_us))
         return pulled
 
     async def _restore(self, mapping_id: str, before: rules.Health) -> None:
@@ -166,12 +171,14 @@ class Publication:
             if provider in down and passed:
                 await providers.set_up(self._connection, provider, self._now_us, self._policy.periods)
                 await self._opened.record(PROVIDER_UP, provider, provider=provider)
+                self._noted.append(Noted(Kind.UP, provider))
             elif failed is not None and (
                 provider in down or (provider in minutes and suspicion.down(minutes[provider], self._policy.doubts))
             ):
                 if provider not in down:
                     told = {"reason": failed.outcome.summary}
                     await self._opened.record(PROVIDER_DOWN, provider, provider=provider, after=told)
+                    self._noted.append(Noted(Kind.DOWN, provider, reason=failed.outcome.summary))
                 await providers.set_down(self._connection, provider, self._now_us, self._policy.doubts)
                 await self._stand_for(provider, failed)
 
