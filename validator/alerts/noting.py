@@ -49,7 +49,16 @@ def of_mapping(
     if kind is None:
         return None
     was_since_us = before.since_us if kind.is_good else None
-    return Noted(kind, provider, mapping_id, after.reason, was_since_us, tuple(findings), before, after)
+    return Noted(
+        kind,
+        provider,
+        mapping_id,
+        after.reason,
+        was_since_us=was_since_us,
+        findings=tuple(findings),
+        before=before,
+        after=after,
+    )
 
 
 def _kind(before: Health, after: Health) -> Kind | None:

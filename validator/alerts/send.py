@@ -15,6 +15,7 @@ import functools
 import logging
 import sys
 import threading
+import warnings
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
@@ -34,6 +35,7 @@ SHOWN_CHARACTERS = 300
 _FORMS: dict[str, Form] = {"html": "html", "markdown": "markdown"}
 _COMMANDS = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.startfile")
 _judging = threading.local()
+_importing = threading.Lock()
 
 
 class ChannelError(ConfigError):
@@ -161,13 +163,14 @@ def _plugin(url: str, *, trusted: bool, timeout_s: float) -> Any:
 
 def _send(url: str, message: Message, timeout_s: float) -> str | None:
     redactor = Redactor(_secrets(url))
+    said = _Said()
     try:
         _watch()
         plugin = _plugin(url, trusted=getattr(_judging, "guard", None) is None, timeout_s=timeout_s)
         form = _FORMS.get(str(plugin.resolve_format(None).value), "text")
         apprise = _apprise()
         grave = {"critical": "failure", "error": "failure", "warning": "warning"}[message.severity]
-        with _Said() as said:
+        with said:
             taken = plugin.notify(
                 title=message.title,
                 body=message.render(form, plugin.body_maxlen or None),
@@ -178,7 +181,10 @@ def _send(url: str, message: Message, timeout_s: float) -> str | None:
         return _shown(str(error), redactor)
     except Exception as error:  # noqa: BLE001  a hundred services' code: whatever it raises is this channel's trouble
         return _shown(f"{type(error).__name__}: {error}", redactor)
-    return None if taken else _shown("; ".join(said.lines) or "the channel did not take it", redactor)
+    if taken:
+        return None
+    refused = getattr(_judging, "refused", None)
+    return _shown(refused or "; ".join(said.lines) or "the channel did not take it", redactor)
 
 
 def _shown(text: str, redactor: Redactor) -> str:
@@ -194,11 +200,21 @@ def _secrets(url: str) -> list[str]:
     return [text for part in found for text in {part, unquote(part)} if len(text) >= 6]
 
 
-@functools.cache
 def _apprise() -> Any:
     """Apprise, on first use: it takes half a second to import."""
+    with _importing:
+        return _imported()
+
+
+@functools.cache
+def _imported() -> Any:
     try:
-        import apprise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its services' own imports, which it loads all at once
+            import apprise
+            from apprise.plugins import N_MGR
+
+            N_MGR.load_modules()
     except ImportError:
         raise ConfigError("sending alerts needs Apprise: pip install 'roadworthy[server]'") from None
     # What it says goes to whoever asked for the message, without secrets, and not into the log.
@@ -241,10 +257,14 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
     guard: Guard | None = getattr(_judging, "guard", None)
     if guard is None:
         return
-    if event.startswith("socket."):
+    try:
+        if not event.startswith("socket."):
+            raise ForbiddenTargetError("a channel may run no program")
         address = args[1]
         if not isinstance(address, tuple):
             raise ForbiddenTargetError("a channel may use no socket of this machine")
         guard.permit(str(address[0]).partition("%")[0])
-        return
-    raise ForbiddenTargetError("a channel may run no program")
+    except ForbiddenTargetError as error:
+        _judging.refused = str(error)
+        # What the libraries in between know how to clean up after.
+        raise PermissionError(str(error)) from None

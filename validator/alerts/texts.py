@@ -189,7 +189,7 @@ def _item(kind: Kind, item: Mapping[str, Any]) -> Item:
         commands.append(f"roadworthy explain {finding['check']}")
     if kind in {Kind.TAKEN_OFF, Kind.REMINDER} and "mapping_id" in item:
         commands.append(_replay(item["mapping_id"], "--failing"))
-    elif kind is Kind.DEGRADED:
+    elif kind is Kind.DEGRADED and "mapping_id" in item:
         commands.append(_replay(item["mapping_id"], "--passing"))
     shown = tuple((label, value) for label, value in lines if value)
     return Item(_named(item), shown, tuple(commands))
@@ -257,7 +257,7 @@ def _markdown(message: Message) -> str:
         if section.others and section.items:
             lines.append(f"- {_others(section)}")
         lines.append("")
-    return "\n".join([*lines, "  \n".join(map(_bare, message.footer))])
+    return "\n".join([*lines, "  \n".join(map(_code, message.footer))])
 
 
 def _html(message: Message) -> str:
