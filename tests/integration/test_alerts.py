@@ -234,11 +234,8 @@ async def test_many_that_fall_together_are_one_message_and_each_is_an_event(data
     assert "and 115 more" in got["message"]
     assert "Now: 120 of 120 mappings of together are off the list." in got["message"]
     async with database.reading() as connection:
-        counted = dict(
-            (await connection.execute(sa.select(event_rows.c.type, sa.func.count()).group_by(event_rows.c.type)))
-            .tuples()
-            .all()
-        )
+        query = sa.select(event_rows.c.type, sa.func.count()).group_by(event_rows.c.type)
+        counted = {row[0]: row[1] for row in await connection.execute(query)}
         found = await events.after(connection, types=["provider.down", "mapping.taken_off"], limit=1_000)
     assert (counted["mapping.taken_off"], counted["provider.down"]) == (120, 1)
     down = next(each for each in found if each.type == "provider.down")

@@ -214,7 +214,7 @@ def _imported() -> Any:
             import apprise
             from apprise.plugins import N_MGR
 
-            N_MGR.load_modules()
+            N_MGR.load_modules()  # type: ignore[no-untyped-call]
     except ImportError:
         raise ConfigError("sending alerts needs Apprise: pip install 'roadworthy[server]'") from None
     # What it says goes to whoever asked for the message, without secrets, and not into the log.
