@@ -205,6 +205,17 @@ def test_two_processes_on_one_database_send_each_alert_once(url, receiver):
     assert len(receiver.got) == 1
 
 
+def run_reseal(url, keys):
+    return subprocess.run(
+        [sys.executable, "-m", "roadworthy", "secret-key", "reseal", "--database", url],
+        env=os.environ | {"ROADWORTHY_SECRET_KEY": keys},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 def test_the_operator_adds_tries_out_and_removes_channels(url, receiver):
     receiver.may_answer.set()
     publish(url)
@@ -250,5 +261,9 @@ def test_the_operator_adds_tries_out_and_removes_channels(url, receiver):
         assert isinstance(refused.exception, RoadworthyError), arguments
         assert reason in str(refused.exception)
         assert secret not in str(refused.exception)
+    fresh = new_key()
+    resealed = run_reseal(url, f"{fresh},{environment['ROADWORTHY_SECRET_KEY']}")
+    assert resealed.stdout.startswith("1 "), resealed.stderr
+    assert run("test", channel_id, ROADWORTHY_SECRET_KEY=fresh).stdout == f"{channel_id}: taken\n"
     assert run("remove", channel_id).exit_code == 0
     assert json.loads(run("list", "--json").stdout) == []

@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy.mapping_api.tables import mappings, revisions
+from roadworthy.sealing import Sealer
 from roadworthy.validator.alerts.kinds import Kind, Severity
 from roadworthy.validator.schedule import SECOND_US
 from roadworthy.validator.store.due import batched
@@ -300,11 +301,14 @@ async def remove_channel(connection: AsyncConnection, channel_id: str) -> Channe
     return None if row is None else _channel(row)
 
 
-async def set_url(connection: AsyncConnection, channel_id: str, url_sealed: str) -> None:
-    """Replace a channel's sealed URL."""
-    await connection.execute(
-        alert_channels.update().where(alert_channels.c.id == channel_id).values(url_sealed=url_sealed)
-    )
+async def reseal(connection: AsyncConnection, sealer: Sealer) -> int:
+    """Seal every channel's URL with the sealer's first key; how many were under another. Raises `SealingError`."""
+    stale = [each for each in await channels(connection) if each.url_sealed and sealer.stale(each.url_sealed)]
+    for each in stale:
+        context = url_context(each.id)
+        again = sealer.seal(sealer.open(each.url_sealed or "", context), context)
+        await connection.execute(alert_channels.update().where(alert_channels.c.id == each.id).values(url_sealed=again))
+    return len(stale)
 
 
 async def newest_number(connection: AsyncConnection) -> int:

@@ -12,6 +12,7 @@ from roadworthy.mapping_api.change import OPERATOR, change
 from roadworthy.mapping_api.settings import ServiceSettings
 from roadworthy.mapping_api.store import webhooks
 from roadworthy.sealing import HOW_TO_SET, VARIABLE, Sealer
+from roadworthy.validator.store import alerts
 
 
 def reseal(settings: ServiceSettings) -> None:
@@ -27,6 +28,6 @@ async def _reseal(url: str, sealer: Sealer) -> int:
     database = Database(url)
     try:
         async with change(database, OPERATOR) as opened:
-            return await webhooks.reseal(opened, sealer)
+            return await webhooks.reseal(opened, sealer) + await alerts.reseal(opened.connection, sealer)
     finally:
         await database.close()
