@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import get_args
 
 import anyio
 import pytest
@@ -18,10 +19,11 @@ from aiosmtpd.controller import Controller
 
 from roadworthy.database import Database
 from roadworthy.http.guard import Guard
-from roadworthy.mapping_api.change import OPERATOR, change
+from roadworthy.mapping_api.api.webhooks import EventType
+from roadworthy.mapping_api.change import EVENT_TYPES, OPERATOR, change
 from roadworthy.mapping_api.names import new_id
 from roadworthy.mapping_api.records import Item
-from roadworthy.mapping_api.store import events, mappings, organisations
+from roadworthy.mapping_api.store import events, mappings, organisations, webhooks
 from roadworthy.mapping_api.tables import events as event_rows
 from roadworthy.sealing import Sealer, new_key
 from roadworthy.validator.alerts.alerter import Alerter
@@ -521,3 +523,20 @@ async def test_a_name_that_leads_elsewhere_between_two_questions_gains_nothing(r
     said = await Sender(guard, timeout_s=5).send("one", "jsons://rebind.example/", told, trusted=False)
     assert "the address 127.0.0.1 is not allowed" in said
     assert receiver.got == []
+
+
+async def test_a_webhook_of_the_provider_gets_what_the_validator_found_if_it_wants_its_type(database):
+    assert get_args(EventType) == EVENT_TYPES
+    await provider(database, count=4)
+    sealer = Sealer(new_key())
+    wanted = ["mapping.taken_off", "mapping.brought_back", "provider.down", "provider.up"]
+    async with change(database, OPERATOR) as opened:
+        hook, _ = await webhooks.create(opened, "together", "https://example.com/all", wanted, sealer)
+        other, _ = await webhooks.create(opened, "together", "https://example.com/few", ["mapping.created"], sealer)
+    fleet = Fleet(database, doubts=Doubts(brake_providers=99))
+    for says in (GONE, WORKS, WORKS):  # the canary, then the rest
+        await fleet.run(says)
+    async with database.reading() as connection:
+        got = [each.event.type for each in await webhooks.deliveries_of(connection, hook.id)]
+        assert await webhooks.deliveries_of(connection, other.id) == []
+    assert [got.count(type) for type in wanted] == [4, 4, 1, 1]
