@@ -18,7 +18,15 @@ MAPPING_CREATED = "mapping.created"
 MAPPING_STATUS_CHANGED = "mapping.status_changed"
 MAPPING_CHANGED = "mapping.changed"
 MAPPING_REMOVED = "mapping.removed"
-EVENT_TYPES = (MAPPING_CREATED, MAPPING_STATUS_CHANGED, MAPPING_CHANGED, MAPPING_REMOVED)
+VALIDATION_EVENTS = (
+    "mapping.taken_off",
+    "mapping.brought_back",
+    "mapping.degraded",
+    "mapping.recovered",
+    "provider.down",
+    "provider.up",
+)
+EVENT_TYPES = (MAPPING_CREATED, MAPPING_STATUS_CHANGED, MAPPING_CHANGED, MAPPING_REMOVED, *VALIDATION_EVENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,11 @@ class Change:
         """Record an event, and a delivery to each webhook of the provider that wants its type."""
         await self._announce(provider, [self._event(type, provider, mapping_id, data)])
 
+    async def announce_all(self, provider: str, told: Sequence[tuple[str, str | None, dict[str, Any]]]) -> None:
+        """Announce events of one provider in few statements: of each its type, its mapping if any, and its data."""
+        if told:
+            await self._announce(provider, [self._event(type, provider, of, data) for type, of, data in told])
+
     async def tell(self, provider: str, news: Sequence[News]) -> None:
         """Write an audit line and announce an event for each change of the provider's mappings, in few statements."""
         if not news:
@@ -116,7 +129,7 @@ class Change:
             "after": after,
         }
 
-    def _event(self, type: str, provider: str, mapping_id: str, data: dict[str, Any]) -> dict[str, Any]:
+    def _event(self, type: str, provider: str, mapping_id: str | None, data: dict[str, Any]) -> dict[str, Any]:
         return {
             "id": self.new_event_id(),
             "revision": self.revision,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
+
+from prometheus_client.metrics_core import Metric
 
 from roadworthy.database import Database
 from roadworthy.http.aiohttp_transport import AiohttpTransport
@@ -19,6 +23,16 @@ from roadworthy.mapping_api.view import View
 from roadworthy.sealing import Sealer
 
 
+class MetricSource(Protocol):
+    """Another house's figures for /metrics."""
+
+    async def read(self) -> None:
+        """Read what a scrape needs. May raise `DatabaseUnavailableError`."""
+
+    def collect(self) -> Iterable[Metric]:
+        """The figures, as Prometheus' client takes them; without a database, those that need none."""
+
+
 @dataclass
 class Service:
     """One running service."""
@@ -33,6 +47,7 @@ class Service:
     deliverer: Deliverer = field(init=False)
     last_uses: LastUses = field(init=False)
     ticks: Ticks = field(init=False)
+    metric_sources: list[MetricSource] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """These parts are the service's own. Raises `ConfigError` for a malformed secret key."""

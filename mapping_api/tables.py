@@ -166,7 +166,7 @@ events = sa.Table(
 )
 """What others may want to hear of, written in the transaction of the change itself.
 
-Ids sort by revision. `mapping_id` is None for a test of a webhook, which is of no mapping.
+Ids sort by revision. `mapping_id` is None for a test of a webhook, and for what is of a whole provider.
 """
 
 webhooks = sa.Table(

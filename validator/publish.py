@@ -12,6 +12,8 @@ from roadworthy.mapping_api.records import Validation
 from roadworthy.mapping_api.store import validations
 from roadworthy.validator import health as rules
 from roadworthy.validator import suspicion
+from roadworthy.validator.alerts.kinds import Kind
+from roadworthy.validator.alerts.noting import Noted, note, of_mapping
 from roadworthy.validator.outcome import ErrorClass, Outcome, Result
 from roadworthy.validator.schedule import SECOND_US, Periods, Urgency, again_us, next_due_us
 from roadworthy.validator.store import due as due_rows
@@ -61,7 +63,7 @@ class Publication:
         self._changed: dict[str, rules.Health] = {}
         self._verdicts: dict[str, Validation] = {}
         self._told: dict[str, dict[str, Any]] = {}
-        self._provider_of: dict[str, str] = {}
+        self._noted: list[Noted] = []
         self._braked_since_us: int | None = None
 
     async def publish(self, finished: Sequence[Finished]) -> int:
@@ -87,9 +89,8 @@ class Publication:
         ran = {each.claim.mapping_id for each in runs}
         await health_rows.keep(self._connection, self._changed, ran, self._now_us)
         published = await validations.publish_all(self._opened, list(self._verdicts.values()), self._told)
-        for mapping_id in published & self._told.keys():
-            kind = validations.BROUGHT_BACK if self._changed[mapping_id].active else validations.TAKEN_OFF
-            await self._opened.announce(kind, self._provider_of[mapping_id], mapping_id, self._told[mapping_id])
+        gone = {each.mapping_id for each in self._noted} - published - {None}
+        await note(self._opened, [each for each in self._noted if each.mapping_id not in gone])
         return len(runs)
 
     @property
@@ -128,8 +129,10 @@ class Publication:
         self, mapping_id: str, provider: str, before: rules.Health, after: rules.Health, findings: Findings = ()
     ) -> None:
         self._known[mapping_id] = self._changed[mapping_id] = after
+        noted = of_mapping(mapping_id, provider, before, after, findings)
+        if noted is not None:
+            self._noted.append(noted)
         if after.active != before.active:
-            self._provider_of[mapping_id] = provider
             self._told[mapping_id] = {
                 "was": {"state": before.state, "reason": before.reason},
                 "state": after.state,
@@ -167,11 +170,13 @@ class Publication:
             await self._opened.record(
                 BRAKE_ON, "validator", after={"reason": "most providers fail in the same minutes"}
             )
+            self._noted.append(Noted(Kind.BRAKE_ON, reason="most providers fail in the same minutes"))
             await self._restore(minutes)
         elif not pulled and since_us is not None:
             self._braked_since_us = None
             await providers.set_brake(self._connection, None)
             await self._opened.record(BRAKE_OFF, "validator", before={"since_us": since_us})
+            self._noted.append(Noted(Kind.BRAKE_OFF, was_since_us=since_us))
             # They were put down on evidence that was doubted. Any that is down will soon show it again.
             for provider in [slug for slug, at_us in down_since_us.items() if at_us >= since_us]:
                 await providers.set_up(self._connection, provider, self._now_us, self._policy.doubts)
@@ -208,6 +213,7 @@ class Publication:
                 if not self._braked:
                     told = {"reason": failed.outcome.summary}
                     await self._opened.record(PROVIDER_DOWN, provider, provider=provider, after=told)
+                    self._noted.append(Noted(Kind.DOWN, provider, reason=failed.outcome.summary))
                     await self._stand_for(provider, failed)
                 await providers.set_down(self._connection, provider, self._now_us, self._policy.doubts)
 
@@ -217,6 +223,7 @@ class Publication:
             await providers.set_up(self._connection, provider, self._now_us, self._policy.doubts)
             if not (self._braked_since_us is not None and since_us >= self._braked_since_us):
                 await self._opened.record(PROVIDER_UP, provider, provider=provider)
+                self._noted.append(Noted(Kind.UP, provider))
             return
         failed = next((each for each in runs if _concerns_all(each)), None)
         if failed is not None and not self._braked:

@@ -111,3 +111,59 @@ rollups = sa.Table(
     sa.Column("throughput_count", sa.Integer, nullable=False),
 )
 """Each hour of a mapping: how many runs, how many failed or were degraded, and the sums of what was measured."""
+
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("subject", sa.String(64), nullable=False),
+    sa.Column("opened_at_us", sa.BigInteger, nullable=False, index=True),
+    sa.Column("closed_at_us", sa.BigInteger),
+    sa.Column("number", sa.BigInteger, unique=True),
+    sa.Column("content", JsonColumn, nullable=False),
+)
+"""What people are told, a message each. `subject` is a provider, or empty: the validator itself.
+
+An alert is open for a digest's time, and what happens meanwhile is added to it. When it is closed it
+gets the next number, by which each channel knows what it has not been sent yet. Ids sort by time.
+"""
+
+alert_conditions = sa.Table(
+    "alert_conditions",
+    metadata,
+    sa.Column("subject", sa.String(64), primary_key=True),
+    sa.Column("kind", sa.String(32), primary_key=True),
+    sa.Column("since_us", sa.BigInteger, nullable=False),
+    sa.Column("reminded_at_us", sa.BigInteger),
+)
+"""What lasts, so that people are reminded of it: the alert that began it, by its kind."""
+
+alert_channels = sa.Table(
+    "alert_channels",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("provider", sa.String(64)),
+    sa.Column("url_sealed", sa.Text),
+    sa.Column("service", sa.String(64), nullable=False),
+    sa.Column("kinds", JsonColumn, nullable=False),
+    sa.Column("least_severity", sa.String(8), nullable=False),
+    sa.Column("seen_number", sa.BigInteger, nullable=False),
+    sa.Column("created_at_us", sa.BigInteger, nullable=False),
+)
+"""Where alerts go. Without `url_sealed` its URL is in the environment; without `provider` it hears of all of them."""
+
+alert_deliveries = sa.Table(
+    "alert_deliveries",
+    metadata,
+    sa.Column("alert_id", sa.ForeignKey("alerts.id"), primary_key=True),
+    sa.Column("channel_id", sa.ForeignKey("alert_channels.id"), primary_key=True),
+    sa.Column("due_at_us", sa.BigInteger),
+    sa.Column("lease_until_us", sa.BigInteger),
+    sa.Column("fence", sa.Integer, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("last_attempt_at_us", sa.BigInteger),
+    sa.Column("delivered_at_us", sa.BigInteger),
+    sa.Column("last_error", sa.Text),
+    sa.Index(None, "channel_id", "due_at_us"),
+)
+"""One alert for one channel. `due_at_us` is None once it is delivered or given up."""

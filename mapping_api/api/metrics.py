@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter as Tally
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import prometheus_client
@@ -17,7 +18,7 @@ from prometheus_client.registry import Collector
 
 import roadworthy
 from roadworthy.database import DatabaseUnavailableError
-from roadworthy.mapping_api.service import Service
+from roadworthy.mapping_api.service import MetricSource, Service
 from roadworthy.mapping_api.tables import deliveries
 from roadworthy.mapping_api.view import View
 
@@ -50,6 +51,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.in_flight = 0
         self.deliveries: Deliveries | None = None
+        self.sources: Sequence[MetricSource] = ()
         self._requests = Counter(
             "roadworthy_http_requests",
             "Requests answered, by template of the route.",
@@ -98,6 +100,10 @@ class Metrics:
             self.deliveries = await _deliveries(service)
         except DatabaseUnavailableError:
             self.deliveries = None
+        for source in service.metric_sources:
+            with suppress(DatabaseUnavailableError):
+                await source.read()
+        self.sources = service.metric_sources
         return prometheus_client.generate_latest(self.registry)
 
 
@@ -138,6 +144,9 @@ class _Service(Collector):
             yield GaugeMetricFamily(
                 "roadworthy_webhook_delivery_late_seconds", "How long the first has been due.", waiting.late_s
             )
+
+        for source in self._metrics.sources:
+            yield from source.collect()
 
     def describe(self) -> list[Metric]:
         return []

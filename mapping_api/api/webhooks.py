@@ -24,7 +24,18 @@ from roadworthy.sealing import SealingError
 
 router = APIRouter(prefix="/api/partners/{provider}", tags=["events"])
 
-EventType = Literal["mapping.created", "mapping.status_changed", "mapping.changed", "mapping.removed"]
+EventType = Literal[
+    "mapping.created",
+    "mapping.status_changed",
+    "mapping.changed",
+    "mapping.removed",
+    "mapping.taken_off",
+    "mapping.brought_back",
+    "mapping.degraded",
+    "mapping.recovered",
+    "provider.down",
+    "provider.up",
+]
 WebhookId = Annotated[str, Path(pattern=MAPPING_ID, description="The webhook's id.")]
 EventId = Annotated[str, Field(pattern=EVENT_ID, examples=["evt_00000000002a9f86d081884c7d65"])]
 KEY_AGAIN_S = 3600
@@ -92,13 +103,17 @@ class ShownDeliveries(BaseModel):
 
 
 class ShownEvent(BaseModel):
-    """One event. `before` and `after` are the mapping as it was and is; null where there was or is none."""
+    """One event. `before` and `after` are the mapping as it was and is; null where there was or is none.
+
+    For what the validator found they are its health, with the findings in `after`; `mappingId` is null
+    where all of the provider is meant.
+    """
 
     id: EventId
     type: EventType
     timestamp: str
     provider: str
-    mapping_id: str = Field(alias="mappingId")
+    mapping_id: str | None = Field(alias="mappingId")
     revision: int
     before: dict[str, Any] | None
     after: dict[str, Any] | None

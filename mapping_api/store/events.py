@@ -48,12 +48,12 @@ async def after(
     types: Collection[str] = (),
     limit: int = 100,
 ) -> list[Event]:
-    """Events of mappings after that one, oldest first; of every provider and type unless told which.
+    """Events after that one, tests of webhooks left out, oldest first; of every provider and type unless told which.
 
     `event_id` may be one that was pruned since. Ids carry their revision, and changes come one after another,
     so nothing that is written later ever sorts before what was read.
     """
-    query = sa.select(events).where(events.c.mapping_id.is_not(None))
+    query = sa.select(events).where(events.c.type != WEBHOOK_TEST)
     if event_id is not None:
         revision = int(event_id[_REVISION], 16)
         query = query.where(

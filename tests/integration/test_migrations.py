@@ -20,6 +20,7 @@ from roadworthy.database import DatabaseUnavailableError, async_url, head, metad
 from roadworthy.database.migrate import opened
 from roadworthy.errors import ConfigError
 from roadworthy.mapping_api import tables as _tables
+from roadworthy.validator import tables as _validator_tables  # noqa: F401  its tables are compared, too
 
 # Runs `migrate`, and kills itself before the statement whose number it is given.
 KILLED = """

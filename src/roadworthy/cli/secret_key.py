@@ -10,7 +10,7 @@ from roadworthy.mapping_api.change import Change
 from roadworthy.mapping_api.settings import ServiceSettings
 from roadworthy.mapping_api.store import webhooks
 from roadworthy.sealing import HOW_TO_SET, VARIABLE, Sealer
-from roadworthy.validator.store import endpoints
+from roadworthy.validator.store import alerts, endpoints
 
 
 def reseal(settings: ServiceSettings) -> None:
@@ -23,4 +23,8 @@ def reseal(settings: ServiceSettings) -> None:
 
 
 async def _reseal(opened: Change, sealer: Sealer) -> int:
-    return await webhooks.reseal(opened, sealer) + await endpoints.reseal(opened, sealer)
+    return (
+        await webhooks.reseal(opened, sealer)
+        + await endpoints.reseal(opened, sealer)
+        + await alerts.reseal(opened.connection, sealer)
+    )

@@ -102,11 +102,67 @@ def upgrade() -> None:
         sa.CheckConstraint("id = 1", name=op.f("ck_validator_state_one_row")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_validator_state")),
     )
+    op.create_table(
+        "alerts",
+        sa.Column("id", sa.String(length=32), nullable=False),
+        sa.Column("subject", sa.String(length=64), nullable=False),
+        sa.Column("opened_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("closed_at_us", sa.BigInteger(), nullable=True),
+        sa.Column("number", sa.BigInteger(), nullable=True),
+        sa.Column("content", sa.JSON(none_as_null=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_alerts")),
+        sa.UniqueConstraint("number", name=op.f("uq_alerts_number")),
+    )
+    op.create_index(op.f("ix_alerts_opened_at_us"), "alerts", ["opened_at_us"], unique=False)
+    op.create_table(
+        "alert_conditions",
+        sa.Column("subject", sa.String(length=64), nullable=False),
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("since_us", sa.BigInteger(), nullable=False),
+        sa.Column("reminded_at_us", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("subject", "kind", name=op.f("pk_alert_conditions")),
+    )
+    op.create_table(
+        "alert_channels",
+        sa.Column("id", sa.String(length=24), nullable=False),
+        sa.Column("provider", sa.String(length=64), nullable=True),
+        sa.Column("url_sealed", sa.Text(), nullable=True),
+        sa.Column("service", sa.String(length=64), nullable=False),
+        sa.Column("kinds", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("least_severity", sa.String(length=8), nullable=False),
+        sa.Column("seen_number", sa.BigInteger(), nullable=False),
+        sa.Column("created_at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_alert_channels")),
+    )
+    op.create_table(
+        "alert_deliveries",
+        sa.Column("alert_id", sa.String(length=32), nullable=False),
+        sa.Column("channel_id", sa.String(length=24), nullable=False),
+        sa.Column("due_at_us", sa.BigInteger(), nullable=True),
+        sa.Column("lease_until_us", sa.BigInteger(), nullable=True),
+        sa.Column("fence", sa.Integer(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("last_attempt_at_us", sa.BigInteger(), nullable=True),
+        sa.Column("delivered_at_us", sa.BigInteger(), nullable=True),
+        sa.Column("last_error", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["alert_id"], ["alerts.id"], name=op.f("fk_alert_deliveries_alert_id")),
+        sa.ForeignKeyConstraint(["channel_id"], ["alert_channels.id"], name=op.f("fk_alert_deliveries_channel_id")),
+        sa.PrimaryKeyConstraint("alert_id", "channel_id", name=op.f("pk_alert_deliveries")),
+    )
+    op.create_index(
+        op.f("ix_alert_deliveries_channel_id_due_at_us"), "alert_deliveries", ["channel_id", "due_at_us"], unique=False
+    )
     op.execute("INSERT INTO validator_state (id, seen_revision) VALUES (1, 0)")
 
 
 def downgrade() -> None:
     """Remove them all."""
+    op.drop_index(op.f("ix_alert_deliveries_channel_id_due_at_us"), table_name="alert_deliveries")
+    op.drop_table("alert_deliveries")
+    op.drop_table("alert_channels")
+    op.drop_table("alert_conditions")
+    op.drop_index(op.f("ix_alerts_opened_at_us"), table_name="alerts")
+    op.drop_table("alerts")
     op.drop_table("validator_state")
     op.drop_index(op.f("ix_runs_mapping_id_ended_at_us"), table_name="runs")
     op.drop_index(op.f("ix_runs_ended_at_us"), table_name="runs")
