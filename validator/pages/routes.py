@@ -60,7 +60,7 @@ class _Missing(Exception):
     """There is no such page; the words say what there is not."""
 
 
-Handler = Callable[[Request, View], Awaitable[bytes]]
+Draw = Callable[[View], Awaitable[bytes]]
 
 
 class _Pages:
@@ -70,7 +70,7 @@ class _Pages:
         self._board = board
         self._teller = teller
 
-    async def answer(self, request: Request, draw: Handler) -> Response:
+    async def answer(self, request: Request, draw: Draw) -> Response:
         """Draw a page, kept until the next look at the database; failures are pages, too."""
         root = request.scope.get("root_path", "")
         try:
@@ -80,7 +80,7 @@ class _Pages:
             key = ("page", root, request.url.path, request.url.query, self._board.behind)
             body = self._board.still(key)
             if body is None:
-                body = await draw(request, service.view)
+                body = await draw(service.view)
                 self._board.keep(key, body)
             status = 200
         except _Missing as missing:
@@ -130,9 +130,9 @@ class _Pages:
             pager=pager,
         )
 
-    async def provider(self, request: Request, view: View) -> bytes:
+    async def provider(self, request: Request, view: View, slug: str) -> bytes:
         """One provider's mappings."""
-        card = self._card(request)
+        card = self._card(slug)
         wanted = _filter(request)
         rows = wanted.rows(card.rows)
         pager = _Pager(request, len(rows), MAPPINGS_A_PAGE)
@@ -146,18 +146,17 @@ class _Pages:
             pager=pager,
         )
 
-    async def mapping(self, request: Request, view: View) -> bytes:
+    async def mapping(self, request: Request, view: View, slug: str, mapping_id: str) -> bytes:
         """One mapping in full."""
-        card = self._card(request)
-        mapping_id = str(request.path_params["mapping_id"])
+        card = self._card(slug)
         row = _row(card, view, mapping_id)
         if row is None:
             raise _Missing(f"{card.provider} has no live mapping of this id. It may have been removed.")
         whole = await self._teller.whole(view, row)
         streamed = row.mapping.task in _STREAMED
         now_us = self._board.now_us
-        limit = VerdictLimits().time_to_first_token_s if streamed else None
-        charts = []
+        limits = VerdictLimits()
+        charts: list[drawings.Chart] = []
         for unit in (drawings.FIRST_TOKEN, drawings.THROUGHPUT):
             for spans, days in ((whole.hours, 7), (whole.days, 30)):
                 chart = drawings.chart(
@@ -165,7 +164,7 @@ class _Pages:
                     spans,
                     since_us=now_us - days * drawings.DAY_US,
                     now_us=now_us,
-                    limit=limit if unit.seconds else None,
+                    limit=limits.time_to_first_token_s if unit.seconds else None,
                     id=f"chart-{len(charts)}",
                 )
                 if chart is not None:
@@ -180,6 +179,8 @@ class _Pages:
             whole=whole,
             told=whole.told,
             charts=charts,
+            streamed=streamed,
+            limit_s=limits.time_to_first_token_s if streamed else limits.total_time_s,
             runs=[(run.ended_at_us, telling.run_shown(run)) for run in whole.runs],
             failure=telling.failed_shown(failure) if failure is not None else None,
             failed_at_us=failure.run.ended_at_us if failure is not None else None,
@@ -188,16 +189,14 @@ class _Pages:
             base=base,
         )
 
-    async def check(self, request: Request, view: View) -> bytes:
+    async def check(self, request: Request, check_id: str) -> bytes:
         """What `roadworthy explain` says of a check."""
-        del view
-        check = CHECKS.get(str(request.path_params["check_id"]))
+        check = CHECKS.get(check_id)
         if check is None:
             raise _Missing("There is no check of this name; `roadworthy checks` lists them.")
         return self._page(request, "check.html", check=check)
 
-    def _card(self, request: Request) -> Card:
-        slug = str(request.path_params["provider"])
+    def _card(self, slug: str) -> Card:
         card = self._board.card(slug)
         if card is None:
             raise _Missing(f"There is no provider {visible(slug[:64])} here.")
@@ -268,22 +267,22 @@ def _add_pages(made: APIRouter, pages: _Pages) -> None:
     @made.get("/status", include_in_schema=False)
     async def overview(request: Request) -> Response:
         """All providers."""
-        return await pages.answer(request, pages.overview)
+        return await pages.answer(request, lambda view: pages.overview(request, view))
 
     @made.get("/status/{provider}", include_in_schema=False)
-    async def provider(request: Request) -> Response:
+    async def of_provider(request: Request, provider: str) -> Response:
         """One provider."""
-        return await pages.answer(request, pages.provider)
+        return await pages.answer(request, lambda view: pages.provider(request, view, provider))
 
     @made.get("/status/{provider}/{mapping_id}", include_in_schema=False)
-    async def mapping(request: Request) -> Response:
+    async def of_mapping(request: Request, provider: str, mapping_id: str) -> Response:
         """One mapping."""
-        return await pages.answer(request, pages.mapping)
+        return await pages.answer(request, lambda view: pages.mapping(request, view, provider, mapping_id))
 
     @made.get("/checks/{check_id}", include_in_schema=False)
-    async def check(request: Request) -> Response:
+    async def of_check(request: Request, check_id: str) -> Response:
         """One check, explained."""
-        return await pages.answer(request, pages.check)
+        return await pages.answer(request, lambda _view: pages.check(request, check_id))
 
 
 def _json(body: str) -> Response:
