@@ -112,11 +112,11 @@ class Past:
         phase_us = self.random.randrange(6 * HOUR_US)
         due_at_us = self.now_us - 3 * SECOND_US
         if kind != "new":
-            due_at_us = self._history(mapping_id, provider, task, kind, days, phase_us)
+            due_at_us = self._history(mapping_id, provider, task, kind, days=days, phase_us=phase_us)
         self.add(due, mapping_id=mapping_id, provider=provider, due_at_us=due_at_us, urgency=2, fence=1, paused=False)
         return mapping_id
 
-    def _history(self, mapping_id: str, provider: str, task: str, kind: str, days: int, phase_us: int) -> int:
+    def _history(self, mapping_id: str, provider: str, task: str, kind: str, *, days: int, phase_us: int) -> int:
         """Test after test until now. Returns when the next one is due."""
         chats = task == "conversational"
         base_s = self.random.uniform(0.15, 1.4)
@@ -134,13 +134,9 @@ class Past:
             first_s = base_s * (1 + 0.35 * math.sin(day)) * self.random.lognormvariate(0, 0.18) if chats else None
             speed = 60 / base_s**0.5 * self.random.lognormvariate(0, 0.1) if chats else None
             measured = passed and chats
-            hour = hours.setdefault(
-                at_us - at_us % HOUR_US,
-                {
-                    **{"runs": 0, "failures": 0, "degraded": 0, "time_to_first_token_sum_s": 0.0},
-                    **{"time_to_first_token_count": 0, "throughput_sum_tokens_per_s": 0.0, "throughput_count": 0},
-                },
-            )
+            empty = {"runs": 0, "failures": 0, "degraded": 0, "time_to_first_token_sum_s": 0.0}
+            empty |= {"time_to_first_token_count": 0, "throughput_sum_tokens_per_s": 0.0, "throughput_count": 0}
+            hour = hours.setdefault(at_us - at_us % HOUR_US, empty)
             hour["runs"] += 1
             hour["failures"] += not passed
             hour["degraded"] += result == "degraded"

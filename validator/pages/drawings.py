@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from math import floor, log10
 
 from markupsafe import Markup
@@ -124,9 +125,9 @@ def _height(count: int, runs: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a chart shows: its title, how values and the axis are written."""
+    """What a chart shows, and how values and the axis are written."""
 
-    title: str
+    axis: str
     seconds: bool
 
     def value(self, value: float) -> str:
@@ -136,12 +137,12 @@ class Unit:
     def tick(self, value: float) -> str:
         """A round value, as the axis is labelled."""
         if not self.seconds:
-            return f"{value:,g} tokens/s"
+            return f"{value:,g}"
         return "0 s" if value == 0 else f"{value:g} s" if value >= 1 else f"{value * 1000:g} ms"
 
 
 FIRST_TOKEN = Unit("Time to first token", seconds=True)
-THROUGHPUT = Unit("Throughput", seconds=False)
+THROUGHPUT = Unit("Throughput in tokens/s", seconds=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +177,14 @@ def chart(
     base = _PLOT_TOP + _PLOT_HEIGHT
     drawn = [
         f'<svg class="wide chart" width="100%" height="{base + 32}" role="img" aria-labelledby="{id}-t {id}-d">',
-        f'<title id="{id}-t">{unit.title}, last {days} days</title><desc id="{id}-d">{text}</desc>',
+        f'<title id="{id}-t">{unit.axis}, last {days} days</title><desc id="{id}-d">{text}</desc>',
     ]
     if shown_limit is not None:
         drawn.append(f'<rect class="over" x="0" width="100%" y="{y(top)}" height="{y(shown_limit) - y(top):.1f}"/>')
     for number in range(round(top / step) + 1):
         value = step * number
         drawn.append(f'<line class="axis" x1="0" x2="100%" y1="{y(value)}" y2="{y(value)}"/>')
-        drawn.append(f'<text x="0" y="{y(value) - 4}">{unit.tick(round(value, 9))}</text>')
+        drawn.append(f'<text x="-8" y="{y(value) + 4}" text-anchor="end">{unit.tick(round(value, 9))}</text>')
     drawn += _day_ticks(since_us, now_us, days, x, base)
     drawn.append(_line(values, since_us, now_us, top))
     if len(values) <= 60:
@@ -200,11 +201,10 @@ def chart(
     ]
     if shown_limit is not None:
         drawn.append(f'<line class="limit" x1="0" x2="100%" y1="{y(shown_limit)}" y2="{y(shown_limit)}"/>')
-        drawn.append(
-            f'<text class="limittext" x="100%" y="{y(shown_limit) - 4}" text-anchor="end">limit {shown_limit:g} s</text>'
-        )
+        label = f'y="{y(shown_limit) - 4}" text-anchor="end">limit {shown_limit:g} s'
+        drawn.append(f'<text class="limittext" x="100%" {label}</text>')
     drawn.append("</svg>")
-    return Chart(f"{unit.title}, last {days} days", text, Markup("".join(drawn)))  # noqa: S704  numbers of our own
+    return Chart(f"{unit.axis}, last {days} days", text, Markup("".join(drawn)))  # noqa: S704  numbers of our own
 
 
 def _of(unit: Unit, span: Span) -> float | None:
@@ -224,7 +224,7 @@ def _words(unit: Unit, values: Sequence[float], days: int, limit: float | None) 
 def _line(values: Sequence[tuple[int, float]], since_us: int, now_us: int, top: float) -> str:
     """The line, broken where nothing was measured for longer than is usual."""
     scale = 1000 / (now_us - since_us)
-    usual_us = sorted(later[0] - earlier[0] for earlier, later in zip(values, values[1:], strict=False)) or [0]
+    usual_us = sorted(later[0] - earlier[0] for earlier, later in pairwise(values)) or [0]
     longest_us = max(3 * usual_us[len(usual_us) // 2], 13 * HOUR_US)
     path, before = [], None
     for at_us, value in values:

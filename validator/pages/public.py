@@ -21,12 +21,12 @@ SHOWN_HEADERS = frozenset(
 )
 """The headers that tell something of a failure and nothing of a secret; the others are named, but not shown."""
 
-_URL = re.compile(r"""(?i)\b([a-z][a-z0-9+.-]{1,20}:(?:\\?/){2})([^\s"'<>\\`]*)""")
+_URL = re.compile(r"""(?i)\b([a-z][a-z0-9+.-]{1,20}:(?:\\?/){2})((?:\\/|[^\s"'<>\\`])*)""")
 _WORDS = re.compile(
     r"""(?ix)
     (?P<named> (?: \b bearer \s+ | (?: api[_-]?key | access[_-]?token | secret | password | passwd | authorization
         | signature | credential ) ["']? \s* [:=] \s* ["']? (?: bearer \s+ | basic \s+ )? ) )
-        (?P<value> [^\s"'<>,;}{\[\]]{6,} )
+        (?P<value> (?! (?: bearer | basic ) \b ) [^\s"'<>,;}{\[\]]{6,} )
     | \b (?: sk | pk | rk | hf | key | tok | ghp | gho | xox[abp] | whsec | AKIA | ASIA )
         [-_]? [A-Za-z0-9] [A-Za-z0-9_-]{15,}
     | \b eyJ[A-Za-z0-9_-]{8,} (?: \. [A-Za-z0-9_-]+ ){1,2}

@@ -56,7 +56,7 @@ def router(database: Database) -> APIRouter:
     return made
 
 
-class _Missing(Exception):
+class _MissingError(Exception):
     """There is no such page; the words say what there is not."""
 
 
@@ -83,7 +83,7 @@ class _Pages:
                 body = await draw(service.view)
                 self._board.keep(key, body)
             status = 200
-        except _Missing as missing:
+        except _MissingError as missing:
             status = 404
             body = self._page(request, "notice.html", title="Not found", text=str(missing))
         except DatabaseUnavailableError:
@@ -151,7 +151,7 @@ class _Pages:
         card = self._card(slug)
         row = _row(card, view, mapping_id)
         if row is None:
-            raise _Missing(f"{card.provider} has no live mapping of this id. It may have been removed.")
+            raise _MissingError(f"{card.provider} has no live mapping of this id. It may have been removed.")
         whole = await self._teller.whole(view, row)
         streamed = row.mapping.task in _STREAMED
         now_us = self._board.now_us
@@ -193,13 +193,13 @@ class _Pages:
         """What `roadworthy explain` says of a check."""
         check = CHECKS.get(check_id)
         if check is None:
-            raise _Missing("There is no check of this name; `roadworthy checks` lists them.")
+            raise _MissingError("There is no check of this name; `roadworthy checks` lists them.")
         return self._page(request, "check.html", check=check)
 
     def _card(self, slug: str) -> Card:
         card = self._board.card(slug)
         if card is None:
-            raise _Missing(f"There is no provider {visible(slug[:64])} here.")
+            raise _MissingError(f"There is no provider {visible(slug[:64])} here.")
         return card
 
     def _tasks(self, cards: list[Card]) -> list[str]:
@@ -325,6 +325,7 @@ def _add_status(made: APIRouter, board: Board, teller: Teller) -> None:
         responses=documented(400, 404, 503),
     )
     async def of_provider(
+        *,
         provider: Slug,
         request: Request,
         view: PublicView,
@@ -380,6 +381,7 @@ def _add_runs(made: APIRouter, database: Database) -> None:
         responses=documented(400, 401, 403, 404, 503),
     )
     async def validations(
+        *,
         provider: ProviderOf,
         caller: CallerOf,
         request: Request,

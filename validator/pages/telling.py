@@ -102,13 +102,18 @@ class Teller:
             due = await history.next_due(connection, ids)
         return [
             self._one(
-                view, row, spans[row.mapping.id], reasons.get(row.mapping.id, ""), due.get(row.mapping.id), now_us
+                view,
+                row,
+                now_us,
+                spans=spans[row.mapping.id],
+                reason=reasons.get(row.mapping.id, ""),
+                due_at_us=due.get(row.mapping.id),
             )
             for row in rows
         ]
 
     @staticmethod
-    def _one(view: View, row: Row, spans: list[Span], reason: str, due_at_us: int | None, now_us: int) -> Told:
+    def _one(view: View, row: Row, now_us: int, *, spans: list[Span], reason: str, due_at_us: int | None) -> Told:
         verdict = view.validations.get(row.mapping.id)
         return Told(
             row=row,
@@ -136,7 +141,14 @@ class Teller:
         if recording is not None and failure is not None:
             # Beside the event loop: a long stream takes a while to judge again.
             await self._prove(failure.run.id, recording)
-        told = self._one(view, row, days[mapping_id], reasons.get(mapping_id, ""), due.get(mapping_id), now_us)
+        told = self._one(
+            view,
+            row,
+            now_us,
+            spans=days[mapping_id],
+            reason=reasons.get(mapping_id, ""),
+            due_at_us=due.get(mapping_id),
+        )
         return Whole(
             told=told,
             days=days[mapping_id],
