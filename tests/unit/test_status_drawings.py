@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from xml.etree import ElementTree
+import xml.etree.ElementTree as ET
 
 import pytest
 
@@ -17,8 +17,8 @@ NOW_US = 20_000 * DAY_US + 7 * HOUR_US
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def parsed(svg: str) -> ElementTree.Element:
-    return ElementTree.fromstring(svg)
+def parsed(svg: str) -> ET.Element:
+    return ET.fromstring(svg)
 
 
 def test_bars_end_now_and_hold_each_hour_once():
@@ -41,7 +41,7 @@ def test_a_span_without_a_test_is_drawn_empty():
 def test_each_bar_says_in_words_what_it_shows_and_marks_trouble_by_shape():
     start_us = 20_000 * DAY_US
     spans = [Span(start_us, 4, 0, 0), Span(start_us, 4, 1, 0), Span(start_us, 4, 0, 2), Span(start_us, 0, 0, 0)]
-    drawn = parsed(drawings.bars(spans))
+    drawn = parsed(drawings.bars(tuple(spans)))
     assert [title.text.partition("UTC: ")[2] for title in drawn.iter("title")] == [
         "4 tests, all passed", "4 tests, 1 failed", "4 tests, 2 degraded", "no test",
     ]  # fmt: skip
@@ -54,7 +54,7 @@ def test_each_bar_says_in_words_what_it_shows_and_marks_trouble_by_shape():
 def test_one_failure_of_a_thousand_is_seen_and_never_called_all():
     assert drawings.share(999_999, 1_000_000) == "99.9 %"
     assert drawings.share(5, 5) == "100 %"
-    drawn = parsed(drawings.bars([Span(0, 1000, 1, 0)]))
+    drawn = parsed(drawings.bars((Span(0, 1000, 1, 0),)))
     failed = next(rect for rect in drawn.iter("rect") if rect.get("class") == "b-fail")
     assert float(failed.get("height")) >= 5
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import pairwise
 from math import floor, log10
 
@@ -81,7 +82,8 @@ def share(part: int, whole: int) -> str:
     return f"{percent:g} %"
 
 
-def bars(spans: Sequence[Span]) -> Markup:
+@lru_cache(4096)
+def bars(spans: tuple[Span, ...]) -> Markup:
     """One bar for each span: what passed stands below, degraded and failed above it, each in a form of its own.
 
     Where anything failed a cross stands under the bar, where anything was degraded a triangle.
@@ -96,10 +98,10 @@ def bars(spans: Sequence[Span]) -> Markup:
 
 
 def _bar(span: Span, x: float, width: float) -> str:
-    place = f'x="{x + width * 0.11:.2f}%" width="{width * 0.78:.2f}%"'
+    place = f'x="{x + width * 0.11:.2f}%"'  # how wide and how round it is, the style says
     title = f"<title>{said(span, BAR_US)}</title>"
     if not span.runs:
-        return f'<g>{title}<rect class="b-none" {place} y="{_BAR_HEIGHT - 3}" height="3" rx="1.5"/></g>'
+        return f'<g>{title}<rect class="b-none" {place} y="{_BAR_HEIGHT - 3}" height="3"/></g>'
     failed, degraded = _height(span.failures, span.runs), _height(span.degraded, span.runs)
     if failed + degraded > _BAR_HEIGHT:
         failed, degraded = (_BAR_HEIGHT * part / (failed + degraded) for part in (failed, degraded))
@@ -107,7 +109,7 @@ def _bar(span: Span, x: float, width: float) -> str:
     parts, y = [], 0.0
     for kind, height in (("fail", failed), ("warn", degraded), ("pass", passed)):
         if height > 0.2:
-            parts.append(f'<rect class="b-{kind}" {place} y="{y:.1f}" height="{height:.1f}" rx="1.5"/>')
+            parts.append(f'<rect class="b-{kind}" {place} y="{y:.3g}" height="{height:.3g}"/>')
         y += height
     mark = ""
     if span.failures:
