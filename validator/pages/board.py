@@ -27,6 +27,10 @@ from roadworthy.validator.store.history import Condition, Span, Standing
 
 FRESH_S = 1.0
 """For how long what was read counts as present."""
+PATIENCE_S = 0.03
+"""How long a reader waits for a look that is under way, where there was one before."""
+OLDEST_S = 60.0
+"""How old the last look may be to serve in place of one that takes longer."""
 WHOLE_S = 60.0
 """How long after a provider was read whole it is read whole again."""
 _OVERLAP_US = 60 * SECOND_US
@@ -86,26 +90,34 @@ class Board:
     _whole_at_s: dict[str, float] = field(default_factory=dict)
     _touched: Counter[str] = field(default_factory=Counter)
     _looked_at_s: float = float("-inf")
-    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _looking: asyncio.Future[None] | None = None
     _kept: OrderedDict[Hashable, tuple[int, Any]] = field(default_factory=OrderedDict)
 
     async def look(self, view: View) -> Board:
         """Read what changed, if the last look is a second old. Raises `DatabaseUnavailableError` at the first look."""
         if self._is_fresh(view):
             return self
-        if self._lock.locked() and self.version:
-            return self  # somebody is looking; a second ago is good enough meanwhile
-        async with self._lock:
-            if not self._is_fresh(view):
-                try:
-                    await self._read(view)
-                    self.behind = False
-                except DatabaseUnavailableError:
-                    if not self.version:
-                        raise
-                    self.behind = True
-                self._looked_at_s = time.monotonic()
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._look(view))
+            self._looking.add_done_callback(lambda task: task.cancelled() or task.exception())
+        recent = time.monotonic() - self._looked_at_s < OLDEST_S and view.providers.keys() <= self._cards.keys()
+        if self.version and recent:
+            # What a moment brings is waited for; with many mappings, or a busy database, the last look serves.
+            await asyncio.wait([self._looking], timeout=PATIENCE_S)
+        else:
+            # One who gives up waiting must not take the look from the others.
+            await asyncio.shield(self._looking)
         return self
+
+    async def _look(self, view: View) -> None:
+        try:
+            await self._read(view)
+            self.behind = False
+        except DatabaseUnavailableError:
+            if not self.version:
+                raise
+            self.behind = True
+        self._looked_at_s = time.monotonic()
 
     def _is_fresh(self, view: View) -> bool:
         return time.monotonic() - self._looked_at_s < FRESH_S and view.providers.keys() <= self._cards.keys()
