@@ -48,9 +48,15 @@ def _head_out(run: Run) -> dict[str, Any]:
 def read(path: Path) -> list[Run]:
     """The runs of a recording. Raises `RecordingError` for a file that is not one."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecordingError(f"{path}: cannot be read as a recording: {error}") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, path: str) -> list[Run]:
+    """The runs of a recording's text; `path` is its name in messages. Raises `RecordingError`."""
+    lines = text.split("\n")
     runs: list[tuple[Run, list[Exchange]]] = []
     for number, line in enumerate(lines, 1):
         if not line:

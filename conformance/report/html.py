@@ -195,8 +195,8 @@ class Page:
             fresh = exchange.id not in seen and len(seen) < MOST_EXCERPTS
             if fresh:
                 seen.add(exchange.id)
-            excerpt = _excerpt(exchange, evidence.finding.at, anchor) if fresh else None
-            yield Shown(evidence, excerpt, anchor if exchange.id in seen else "")
+            shown = excerpt(exchange, evidence.finding.at, anchor) if fresh else None
+            yield Shown(evidence, shown, anchor if exchange.id in seen else "")
 
     @cached_property
     def streams(self) -> list[drawing.Timeline]:
@@ -232,7 +232,8 @@ class Page:
         return {True: "yes", False: "no", None: "not asked"}[ability.offered]
 
 
-def _excerpt(exchange: Exchange, at: str, anchor: str) -> Excerpt:
+def excerpt(exchange: Exchange, at: str, anchor: str) -> Excerpt:
+    """What one exchange held, around the place that a finding names."""
     request, reply = exchange.request, exchange.reply
     body, note = _body_excerpt(exchange, at)
     if reply.failure is not None:

@@ -29,6 +29,7 @@ TAGS = {
     "access": "For an organisation's administrators: its members and tokens.",
     "audit": "For an organisation's members: who changed what.",
     "events": "For providers: what happened to their mappings, to be read or to be sent to them.",
+    "status": "For everybody: how providers and their models do; and for members, every test of theirs.",
     "operation": "For those who run the service: health, readiness, metrics.",
 }
 
