@@ -19,6 +19,8 @@ from roadworthy.conformance.verdict import Lens
 from roadworthy.errors import ConfigError
 from roadworthy.schemas import manifest
 
+OTHERS = frozenset({"server", "validator", "alerts"})
+"""Tables of the same file that are the services' own."""
 DEFAULT_KEY_ENV = "ROADWORTHY_API_KEY"
 _TOKEN = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 
@@ -255,7 +257,7 @@ def merge(values: dict[str, Any], flags: Mapping[str, Mapping[str, Any]]) -> dic
     `[server]` is left out: it is the mapping service's, which judges it itself.
     """
     merged = {
-        key: dict(table) if isinstance(table, dict) else table for key, table in values.items() if key != "server"
+        key: dict(table) if isinstance(table, dict) else table for key, table in values.items() if key not in OTHERS
     }
     for table, settings in flags.items():
         given = {key: value for key, value in settings.items() if value is not None and value != []}

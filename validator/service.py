@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Self
 
 from roadworthy.database import Database
@@ -12,12 +12,12 @@ from roadworthy.http.guard import Guard
 from roadworthy.mapping_api.ticks import Ticks
 from roadworthy.sealing import Sealer
 from roadworthy.validator.endpoint import Endpoint
-from roadworthy.validator.prober import Prober
+from roadworthy.validator.prober import Prober, Terms
 from roadworthy.validator.settings import ValidatorSettings
 from roadworthy.validator.store import endpoints
 from roadworthy.validator.store.endpoints import Registered
 from roadworthy.validator.store.retention import PRUNE_EVERY_S, PRUNE_FIRST_AFTER_S, prune
-from roadworthy.validator.worker import Worker
+from roadworthy.validator.worker import Published, Worker
 
 LOOK_S = 0.5
 """How often is looked for what is due."""
@@ -59,7 +59,7 @@ class Validator:
         settings: ValidatorSettings | None = None,
         *,
         allow_private: bool = False,
-        published: Callable[[], None] | None = None,
+        published: Published | None = None,
     ) -> None:
         """The database stays the caller's. `published` is called after each transaction that published something."""
         self.settings = settings or ValidatorSettings()
@@ -67,9 +67,11 @@ class Validator:
         self._database = database
         self._guard = Guard(allow_private=allow_private)
         self._transport = AiohttpTransport(guard=self._guard)
+        # A run that fails is confirmed by a second one, and both must fit.
+        terms = Terms(run_timeout_s=min(Terms().run_timeout_s, self.settings.run_timeout_s * 0.45))
         self.worker = Worker(
             database,
-            Prober(self._transport, Endpoints(database, sealer)),
+            Prober(self._transport, Endpoints(database, sealer), terms),
             self.policy,
             run_timeout_s=self.settings.run_timeout_s,
             recording_max_bytes=self.settings.recording_max_bytes,

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from roadworthy.config import read_toml, validate
 from roadworthy.errors import ConfigError
 from roadworthy.mapping_api.settings import FILE
+from roadworthy.validator.alerts.settings import AlertSettings
 from roadworthy.validator.health import Thresholds
 from roadworthy.validator.publish import Policy
 from roadworthy.validator.schedule import Periods
@@ -23,6 +24,7 @@ from roadworthy.validator.worker import SPARE_S
 
 PREFIX = "ROADWORTHY_VALIDATOR_"
 TABLE = "validator"
+ALERTS = "alerts"
 
 Seconds = Annotated[int, Field(ge=1, le=31 * 24 * 3600)]
 Count = Annotated[int, Field(ge=1, le=10_000)]
@@ -40,6 +42,8 @@ class ValidatorSettings(BaseSettings):
     """How often one that fails is."""
     debounce_s: Annotated[int, Field(ge=0, le=3600)] = Periods().debounce_s
     """How long after a change its validation waits for further changes."""
+    doubt_s: Seconds = Periods().doubt_s
+    """How soon a validation that could say nothing is tried again."""
 
     running: Count = Bounds().running
     """Validations at once, of all processes together. Each provider has a bound of its own beside it."""
@@ -69,7 +73,11 @@ class ValidatorSettings(BaseSettings):
     """So many mappings of a provider failing, and none passing, mean that it is down as a whole."""
     canary_s: Seconds = Doubts().canary_s
     """How often one mapping is tried on behalf of a provider that is down."""
+    back_s: Seconds = Doubts().back_s
+    """When it answers again, all that waits for a retest has its turn within this time, as the bounds allow."""
 
+    metrics_per_mapping: bool = False
+    """Whether /metrics tells of each mapping too, not of providers alone."""
     keep_runs_days: Days = 30
     """How long each run is kept."""
     keep_rollups_days: Days = 400
@@ -89,7 +97,7 @@ class ValidatorSettings(BaseSettings):
     def policy(self) -> Policy:
         """The settings as the parts of the validator take them."""
         return Policy(
-            Periods(self.routine_s, self.retest_s, self.debounce_s),
+            Periods(self.routine_s, self.retest_s, self.debounce_s, self.doubt_s),
             Bounds(self.running, self.lease_s),
             Thresholds(
                 failures_to_delist=self.failures_to_delist,
@@ -105,6 +113,7 @@ class ValidatorSettings(BaseSettings):
                 brake_share=self.brake_share,
                 down_mappings=self.down_mappings,
                 canary_s=self.canary_s,
+                back_s=self.back_s,
             ),
         )
 
@@ -115,6 +124,15 @@ def read_settings(config: Path | None = None) -> ValidatorSettings:
     `config` is a settings file; without one `roadworthy.toml` is read where it is there and has the table.
     """
     return _gather(config)[0]
+
+
+def read_alert_settings(config: Path | None = None) -> AlertSettings:
+    """The table [alerts] of the settings file. Raises `ConfigError` for what cannot be used."""
+    path = config if config is not None else FILE if FILE.exists() else None
+    table = read_toml(path).get(ALERTS, {}) if path is not None else {}
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {ALERTS} must be a table, `[{ALERTS}]`; got {table!r}")
+    return validate(AlertSettings, table, f"[{ALERTS}] in {path}")
 
 
 def shown_rows(config: Path | None = None) -> list[tuple[str, str, str]]:

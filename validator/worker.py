@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -32,6 +33,8 @@ RETRY_S = 0.5
 STOP_WITHIN_S = 5.0
 SPARE_S = 60
 """How much longer than its run may take a lease lasts: time to publish, even after a short lapse of the database."""
+
+Published = Callable[[Sequence[Finished], float], None]
 
 _log = logging.getLogger(__name__)
 
@@ -57,9 +60,9 @@ class Worker:
         *,
         run_timeout_s: float,
         recording_max_bytes: int,
-        published: Callable[[], None] | None = None,
+        published: Published | None = None,
     ) -> None:
-        """`published` is called after each transaction that published something."""
+        """`published` is called after each transaction that published something, with what and in how many seconds."""
         self._database = database
         self._engine = Engine(database, prober, policy)
         self._prober = prober
@@ -200,6 +203,7 @@ class Worker:
         # A run whose lease ended may wait here beside the one that was begun in its place.
         newest = {each.claim.mapping_id: each for each in sorted(group, key=lambda each: each.claim.fence)}
         group = list(newest.values())
+        began_s = time.monotonic()
         async with change(self._database, ACTOR) as opened:
             gone = await due_rows.outdated(opened.connection, [(each.claim, each.mapping) for each in group])
             await due_rows.give_back(opened.connection, [each.claim for each in group if each.claim.mapping_id in gone])
@@ -209,7 +213,7 @@ class Worker:
         if published < len(group):
             _log.info("%d runs did not count: their lease was lost, or their mapping changed", len(group) - published)
         if self._published is not None:
-            self._published()
+            self._published(counted, time.monotonic() - began_s)
 
     async def _wait_for_the_database(self, group: Sequence[_Ended]) -> None:
         now = asyncio.get_running_loop().time()

@@ -82,7 +82,7 @@ async def test_a_slow_run_delays_nobody_and_verdicts_are_published_by_and_by(dat
         return {row.mapping_id for row in found}
 
     told = []
-    working = worker_on(database, prober, published=lambda: told.append(time.monotonic()))
+    working = worker_on(database, prober, published=lambda *_: told.append(time.monotonic()))
     await working.tick()
     times["claimed"] = time.monotonic()
     assert await until_published(3) == {each.id for each in quick}

@@ -49,7 +49,8 @@ class Registered:
         key = None
         if self.key_sealed is not None:
             key = sealer.open(self.key_sealed, key_context(self.provider, self.base_url))
-        return Endpoint(provider=self.provider, base_url=self.base_url, api_key=key, options=self.options)
+        options = self.options if self.down_since_us is None else self.options.hurried()
+        return Endpoint(provider=self.provider, base_url=self.base_url, api_key=key, options=options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,9 +27,14 @@ from roadworthy.mapping_api.model_catalogue.hub import HubCatalogue
 from roadworthy.mapping_api.service import Service
 from roadworthy.mapping_api.settings import ServiceSettings, gather
 from roadworthy.sandbox.server import listen
+from roadworthy.validator.alerts.alerter import Alerter
+from roadworthy.validator.alerts.settings import AlertSettings
 from roadworthy.validator.api import router as endpoint_routes
+from roadworthy.validator.metrics import ValidatorMetrics
+from roadworthy.validator.pages import router as status_pages
+from roadworthy.validator.publish import Finished
 from roadworthy.validator.service import Validator
-from roadworthy.validator.settings import ValidatorSettings
+from roadworthy.validator.settings import ValidatorSettings, read_alert_settings
 from roadworthy.validator.settings import read_settings as validator_settings
 from roadworthy.validator.settings import shown_rows as validator_rows
 
@@ -44,10 +49,12 @@ def run(flags: Mapping[str, Any], config: Path | None, *, show_settings: bool) -
     if show_settings:
         _show([*found.rows(), *validator_rows(config)])
     else:
-        serve(found.settings, validator_settings(config))
+        serve(found.settings, validator_settings(config), read_alert_settings(config))
 
 
-def serve(settings: ServiceSettings, validation: ValidatorSettings | None = None) -> None:
+def serve(
+    settings: ServiceSettings, validation: ValidatorSettings | None = None, alerting: AlertSettings | None = None
+) -> None:
     """Create or migrate the database, then serve until interrupted. The first line printed is the base URL."""
     logs.configure(settings.log_format, settings.log_level, settings.secrets())
     database = Database(settings.database_url)
@@ -66,7 +73,7 @@ def serve(settings: ServiceSettings, validation: ValidatorSettings | None = None
         raise UsageError(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Use --port 0 for a free one."
         ) from None
-    config = server_config(service, _validator(service, validation) if settings.validator else None)
+    config = server_config(service, validation, alerting)
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     typer.echo(f"http://{shown}:{bound.getsockname()[1]}")
     sys.stdout.flush()
@@ -78,10 +85,26 @@ def serve(settings: ServiceSettings, validation: ValidatorSettings | None = None
     _log.info("stopped")
 
 
-def server_config(service: Service, validator: Validator | None = None) -> uvicorn.Config:
-    """How the service is served, and the validator beside it."""
+def server_config(
+    service: Service, validation: ValidatorSettings | None = None, alerting: AlertSettings | None = None
+) -> uvicorn.Config:
+    """How the service is served, with the validator's pages and alerts, and the validator itself unless it is off."""
+    validation, alerting = validation or ValidatorSettings(), alerting or AlertSettings()
+    alerter = Alerter(service.database, service.sealer, service.guard, alerting)
+    metrics = ValidatorMetrics(
+        service.database,
+        counted=alerter.counted,
+        per_mapping=validation.metrics_per_mapping,
+        stale_after_s=alerting.stale_after_s,
+    )
+    service.metric_sources.append(metrics)
+    # Also where no validator runs: somebody must tell that none does.
+    service.ticks.every("alerts", 1.0, alerter.tick)
+    beside: list[AbstractAsyncContextManager[Any]] = [_Stopping(alerter)]
+    if service.settings.validator:
+        beside.append(_validator(service, validation, metrics))
     return uvicorn.Config(
-        create_app(service, routers=[endpoint_routes], beside=[] if validator is None else [validator]),
+        create_app(service, routers=[endpoint_routes, status_pages(service.database)], beside=beside),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -90,6 +113,16 @@ def server_config(service: Service, validator: Validator | None = None) -> uvico
         proxy_headers=bool(service.settings.trusted_proxies),
         forwarded_allow_ips=service.settings.trusted_proxies,
     )
+
+
+class _Stopping(AbstractAsyncContextManager[None]):
+    """Stops the alerter before what it works with is closed."""
+
+    def __init__(self, alerter: Alerter) -> None:
+        self._alerter = alerter
+
+    async def __aexit__(self, *_raised: object) -> None:
+        await self._alerter.stop()
 
 
 class _Server(uvicorn.Server):
@@ -134,13 +167,17 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _validator(service: Service, settings: ValidatorSettings | None) -> Validator:
+def _validator(service: Service, settings: ValidatorSettings, metrics: ValidatorMetrics) -> Validator:
+    def published(finished: Sequence[Finished], seconds: float) -> None:
+        metrics.published(finished, seconds)
+        service.deliverer.wake()
+
     return Validator(
         service.database,
         service.sealer,
         settings,
         allow_private=service.settings.allow_private_targets,
-        published=service.deliverer.wake,
+        published=published,
     )
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from roadworthy.cli import alert_commands
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -16,6 +18,7 @@ endpoint_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Where a provider's API is, and the key to ask it with."
 )
 app.add_typer(endpoint_app, name="endpoint")
+app.add_typer(alert_commands.app, name="alert")
 
 Database = Annotated[
     str | None,
