@@ -147,6 +147,14 @@ def test_where_nobody_stamps_arrivals_a_busy_loop_shows_as_uncertainty(monkeypat
     assert reply.timings.first_byte_ns - reply.timings.uncertainty_ns < 100 * MS
 
 
+def test_a_loop_that_reads_without_our_sockets_shows_its_lag_as_uncertainty():
+    uvloop = pytest.importorskip("uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        reply = runner.run(while_busy())
+    assert reply.timings.first_byte_ns > 150 * MS
+    assert reply.timings.first_byte_ns - reply.timings.uncertainty_ns < 100 * MS
+
+
 @on_linux
 def test_a_stamp_from_before_the_wall_clock_was_set_is_not_believed(monkeypatch):
     ours, theirs = socket.socketpair()

@@ -15,6 +15,7 @@ import socket
 import ssl
 import time
 import weakref
+from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,6 +232,9 @@ class _Connector(aiohttp.TCPConnector):
         family, kind, protocol, _, place = address
         if self._guard is not None:
             self._guard.permit(place[0])
+        if not isinstance(self._loop, BaseSelectorEventLoop):
+            # Such a loop (uvloop) takes the descriptor and reads by itself: a socket of ours would never see a byte.
+            return socket.socket(family, kind, protocol)
         made = StampedSocket(family, kind, protocol)
         made.ask_for_stamps()
         self._stamped[made.fileno()] = made
