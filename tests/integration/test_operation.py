@@ -340,7 +340,7 @@ async def test_what_is_malformed_is_told_in_our_words(database_url):
             json={"name": "paul", "role": "read", "mail": "x"},
         )
         assert told.status_code == 400
-        assert told.json() == {"error": "'mail': there is no such field; /docs lists what there is"}
+        assert told.json() == {"error": "'mail': there is no such field; known here: name, role"}
 
 
 async def test_nobody_is_sent_to_a_host_of_the_callers_choice(database_url):
