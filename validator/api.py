@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from roadworthy.errors import ForbiddenTargetError, UsageError
 from roadworthy.http.guard import MAX_URL_LENGTH, UnresolvedError
-from roadworthy.mapping_api.api.context import ActorOf, CallerOf, ProviderOf, ServiceOf
+from roadworthy.mapping_api.api.bodies import body, takes
+from roadworthy.mapping_api.api.context import ActorOf, AdminOf, ProviderOf, ServiceOf
 from roadworthy.mapping_api.api.failures import documented
 from roadworthy.mapping_api.change import change
 from roadworthy.mapping_api.errors import BadRequest, NotFound, Unavailable
@@ -51,14 +52,24 @@ class ShownEndpoint(BaseModel):
     updated_at: str = Field(alias="updatedAt")
 
 
-@router.put("", response_model=ShownEndpoint, responses=documented(400, 401, 403, 404, 503))
-async def put(provider: ProviderOf, caller: CallerOf, actor: ActorOf, service: ServiceOf, body: NewEndpoint) -> Any:
+@router.put(
+    "",
+    response_model=ShownEndpoint,
+    responses=documented(400, 401, 403, 404, 413, 415, 503),
+    openapi_extra=takes(NewEndpoint.model_json_schema()),
+)
+async def put(
+    provider: ProviderOf,
+    _caller: AdminOf,
+    actor: ActorOf,
+    service: ServiceOf,
+    body: Annotated[NewEndpoint, body(NewEndpoint)],
+) -> Any:
     """Register the provider's API, or change it. Its mappings are validated at once, and regularly from then on.
 
     The key is encrypted at rest and sent to the origin of `baseUrl` alone: with another origin it
     must be given again.
     """
-    caller.require(provider, "admin")
     try:
         base_url = endpoints.base_url_of(body.base_url)
         key = None if body.api_key is None else endpoints.key_of(body.api_key)
@@ -78,9 +89,8 @@ async def put(provider: ProviderOf, caller: CallerOf, actor: ActorOf, service: S
 
 
 @router.get("", response_model=ShownEndpoint, responses=documented(400, 401, 403, 404, 503))
-async def get(provider: ProviderOf, caller: CallerOf, service: ServiceOf) -> Any:
+async def get(provider: ProviderOf, _caller: AdminOf, service: ServiceOf) -> Any:
     """Where the provider's API is registered to be."""
-    caller.require(provider, "admin")
     async with service.database.reading() as connection:
         registered = await endpoints.find(connection, provider.slug)
     if registered is None:
@@ -88,10 +98,9 @@ async def get(provider: ProviderOf, caller: CallerOf, service: ServiceOf) -> Any
     return _shown(registered)
 
 
-@router.delete("", status_code=status.HTTP_204_NO_CONTENT, responses=documented(400, 401, 403, 404, 503))
-async def delete(provider: ProviderOf, caller: CallerOf, actor: ActorOf, service: ServiceOf) -> Response:
+@router.delete("", status_code=status.HTTP_204_NO_CONTENT, responses=documented(400, 401, 403, 404, 413, 503))
+async def delete(provider: ProviderOf, _caller: AdminOf, actor: ActorOf, service: ServiceOf) -> Response:
     """Forget the provider's API and its key. Its mappings stay as they are and are not validated any more."""
-    caller.require(provider, "admin")
     async with change(service.database, actor) as opened:
         if not await endpoints.remove(opened, provider.slug):
             raise _absent(provider.slug)

@@ -30,6 +30,7 @@ TAGS = {
     "audit": "For an organisation's members: who changed what.",
     "events": "For providers: what happened to their mappings, to be read or to be sent to them.",
     "status": "For everybody: how providers and their models do; and for members, every test of theirs.",
+    "validation": "For providers: where their API is, so that their mappings can be validated.",
     "operation": "For those who run the service: health, readiness, metrics.",
 }
 

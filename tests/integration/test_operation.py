@@ -356,5 +356,5 @@ async def test_every_operation_has_a_summary_that_tells_it_from_others(database_
     async with serving(database_url) as running:
         described = (await running.http.get("/openapi.json")).json()
         found = [each["summary"] for operations in described["paths"].values() for each in operations.values()]
-        assert len(set(found)) == len(found) == 30
+        assert len(set(found)) == len(found) >= 30
         assert all(" " in summary and len(summary) <= 100 for summary in found), found

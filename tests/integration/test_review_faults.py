@@ -143,6 +143,8 @@ WRITES = [
     ("PUT", "/api/partners/together/models"),
     ("DELETE", f"/api/partners/together/models/{'0' * 24}"),
     ("PUT", f"/api/partners/together/models/{'0' * 24}/status"),
+    ("PUT", "/api/partners/together/endpoint"),
+    ("DELETE", "/api/partners/together/endpoint"),
     ("POST", "/api/partners/together/webhooks"),
     ("DELETE", f"/api/partners/together/webhooks/{'0' * 24}"),
     ("POST", f"/api/partners/together/webhooks/{'0' * 24}/test"),
