@@ -422,10 +422,11 @@ def _advance_counters(connection: Connection) -> None:
     if connection.dialect.name != "postgresql":
         return
     counters = connection.exec_driver_sql(
-        "SELECT quote_ident(table_name), quote_ident(column_name), "
-        "pg_get_serial_sequence(quote_ident(table_name), column_name) "
-        "FROM information_schema.columns WHERE table_schema = current_schema() "
-        "AND pg_get_serial_sequence(quote_ident(table_name), column_name) IS NOT NULL"
+        # First our own columns, then their sequences: in one step the server may ask for those of its own views, too.
+        "WITH ours AS MATERIALIZED (SELECT quote_ident(table_name) AS place, column_name "
+        "FROM information_schema.columns WHERE table_schema = current_schema()) "
+        "SELECT place, quote_ident(column_name), pg_get_serial_sequence(place, column_name) "
+        "FROM ours WHERE pg_get_serial_sequence(place, column_name) IS NOT NULL"
     ).all()
     for table, column, sequence in counters:
         # The names are the catalogue's own, quoted by it.
