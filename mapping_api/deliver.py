@@ -18,7 +18,6 @@ import logging
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 import orjson
 
@@ -27,6 +26,7 @@ from roadworthy.database import Database
 from roadworthy.errors import RoadworthyError
 from roadworthy.http.message import Limits, Reply, Request, Transport
 from roadworthy.http.redact import Redactor
+from roadworthy.http.retry_after import retry_after_s
 from roadworthy.mapping_api.change import Actor, change
 from roadworthy.mapping_api.store import webhooks
 from roadworthy.mapping_api.store.events import Event
@@ -38,7 +38,6 @@ SCHEDULE_S = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0)
 """The waits after the first attempt, the second and so on: with their jitter 32 to 38 hours in all, then it is over."""
 JITTER = 0.2
 """Each wait is lengthened by up to this share, so that what failed together does not come back together."""
-MAX_RETRY_AFTER_S = 24 * 3600.0
 SLOTS = 32
 """Webhooks that are sent to at once."""
 TURN = 20
@@ -63,21 +62,6 @@ def signature(secret: str, message_id: str, at_s: int, body: bytes) -> str:
     key = base64.b64decode(secret.removeprefix(SECRET_PREFIX))
     digest = hmac.new(key, f"{message_id}.{at_s}.".encode() + body, hashlib.sha256).digest()
     return f"v1,{base64.b64encode(digest).decode()}"
-
-
-def retry_after_s(value: str | None, now: datetime) -> float:
-    """The seconds that a `Retry-After` asks for, from 0 to a day; 0 where it says nothing that can be read."""
-    if value is None:
-        return 0.0
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text[:12]), MAX_RETRY_AFTER_S)
-    try:
-        at = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return 0.0
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return min(max((at - now).total_seconds(), 0.0), MAX_RETRY_AFTER_S)
 
 
 class Deliverer:

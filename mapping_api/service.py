@@ -17,10 +17,10 @@ from roadworthy.mapping_api.model_catalogue import CatalogueUnavailable, ModelCa
 from roadworthy.mapping_api.records import ModelFacts
 from roadworthy.mapping_api.settings import ServiceSettings
 from roadworthy.mapping_api.store.pruning import PRUNE_EVERY_S, PRUNE_FIRST_AFTER_S, prune
-from roadworthy.mapping_api.ticks import Ticks
 from roadworthy.mapping_api.upkeep import Upkeep
 from roadworthy.mapping_api.view import View
 from roadworthy.sealing import Sealer
+from roadworthy.ticks import Ticks
 
 
 class MetricSource(Protocol):

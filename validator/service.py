@@ -9,8 +9,8 @@ from typing import Self
 from roadworthy.database import Database
 from roadworthy.http.aiohttp_transport import AiohttpTransport
 from roadworthy.http.guard import Guard
-from roadworthy.mapping_api.ticks import Ticks
 from roadworthy.sealing import Sealer
+from roadworthy.ticks import Ticks
 from roadworthy.validator.endpoint import Endpoint
 from roadworthy.validator.prober import Prober, Terms
 from roadworthy.validator.settings import ValidatorSettings

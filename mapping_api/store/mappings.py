@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from roadworthy.database import batched
 from roadworthy.mapping_api.change import (
     MAPPING_CHANGED,
     MAPPING_CREATED,
@@ -127,9 +128,8 @@ async def rewrite(
     A handful of statements whatever the number. `changed` holds each mapping as it was and as it is to be.
     """
     execute = change.connection.execute
-    for start in range(0, len(removed), _VALUES_AT_ONCE):
-        ids = [mapping.id for mapping in removed[start : start + _VALUES_AT_ONCE]]
-        await execute(mappings.delete().where(mappings.c.id.in_(ids)))
+    for some in batched(mapping.id for mapping in removed):
+        await execute(mappings.delete().where(mappings.c.id.in_(some)))
     if removed:
         gone = [{"revision": change.revision, "mapping_id": old.id, "provider": provider} for old in removed]
         await execute(removals.insert(), gone)
@@ -147,8 +147,6 @@ async def rewrite(
     await change.tell(provider, news)
 
 
-_VALUES_AT_ONCE = 500
-"""SQLite bounds the values of one statement."""
 _AMENDED = ("status", "provider_model", "updated_at_us", "revision")
 
 

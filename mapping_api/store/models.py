@@ -9,13 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from roadworthy.database import batched
 from roadworthy.mapping_api.change import Change
 from roadworthy.mapping_api.records import ModelFacts
 from roadworthy.mapping_api.tables import models
 
 _FIELDS = ("id", "hub_id", "pipeline_tag", "tags", "adapter_weights_path")
-_IDS = 10_000
-"""SQLite takes 32,766 values in one statement, PostgreSQL 65,535."""
 
 
 def from_row(row: Any) -> ModelFacts:
@@ -28,9 +27,8 @@ def from_row(row: Any) -> ModelFacts:
 async def find(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, ModelFacts]:
     """The known ones of these models, by id."""
     found: dict[str, ModelFacts] = {}
-    wanted = sorted(set(ids))
-    for start in range(0, len(wanted), _IDS):
-        query = sa.select(models).where(models.c.id.in_(wanted[start : start + _IDS]))
+    for some in batched(sorted(set(ids))):
+        query = sa.select(models).where(models.c.id.in_(some))
         found |= {row.id: from_row(row) for row in await connection.execute(query)}
     return found
 

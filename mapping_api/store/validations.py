@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from roadworthy.database import batched, insert
 from roadworthy.mapping_api.change import Change
 from roadworthy.mapping_api.records import Validation
 from roadworthy.mapping_api.tables import mappings, validations
@@ -34,8 +34,8 @@ async def find(connection: AsyncConnection, mapping_id: str) -> Validation | Non
 async def find_all(connection: AsyncConnection, mapping_ids: Sequence[str]) -> dict[str, Validation]:
     """What was last published of these mappings, as far as anything was."""
     found: dict[str, Validation] = {}
-    for start in range(0, len(mapping_ids), 500):  # databases bound the values of one statement
-        query = sa.select(validations).where(validations.c.mapping_id.in_(mapping_ids[start : start + 500]))
+    for some in batched(mapping_ids):
+        query = sa.select(validations).where(validations.c.mapping_id.in_(some))
         found |= {row.mapping_id: from_row(row) for row in await connection.execute(query)}
     return found
 
@@ -58,8 +58,7 @@ async def publish_all(
     rows = [asdict(verdict) | {"revision": change.revision} for verdict in verdicts if verdict.mapping_id in before]
     if not rows:
         return set()
-    dialect = postgresql if change.connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(validations)
+    statement = insert(change.connection, validations)
     new = {column.name: statement.excluded[column.name] for column in validations.c if column.name != "mapping_id"}
     await change.connection.execute(statement.on_conflict_do_update(index_elements=["mapping_id"], set_=new), rows)
     for row in rows:
@@ -78,11 +77,11 @@ async def publish_all(
 async def _before(change: Change, mapping_ids: Sequence[str]) -> dict[str, tuple[str, bool]]:
     """Provider, and whether it is active, of each mapping that is there."""
     found: dict[str, tuple[str, bool]] = {}
-    for start in range(0, len(mapping_ids), 500):  # databases bound the values of one statement
+    for some in batched(mapping_ids):
         query = (
             sa.select(mappings.c.id, mappings.c.provider, validations.c.active)
             .outerjoin(validations, validations.c.mapping_id == mappings.c.id)
-            .where(mappings.c.id.in_(mapping_ids[start : start + 500]))
+            .where(mappings.c.id.in_(some))
         )
         # A mapping is active until a verdict takes it off.
         found |= {row.id: (row.provider, row.active is not False) for row in await change.connection.execute(query)}

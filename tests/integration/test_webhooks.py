@@ -19,9 +19,10 @@ from services import serving, single
 from roadworthy.database import Database
 from roadworthy.http.aiohttp_transport import AiohttpTransport
 from roadworthy.http.guard import Guard
+from roadworthy.http.retry_after import retry_after_s
 from roadworthy.mapping_api import deliver
 from roadworthy.mapping_api.change import OPERATOR, change
-from roadworthy.mapping_api.deliver import Deliverer, retry_after_s, signature
+from roadworthy.mapping_api.deliver import Deliverer, signature
 from roadworthy.mapping_api.settings import ServiceSettings
 from roadworthy.mapping_api.store import events, webhooks
 from roadworthy.mapping_api.store.pruning import DAY_US, prune

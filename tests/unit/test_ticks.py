@@ -7,9 +7,9 @@ import logging
 
 import pytest
 
+from roadworthy import ticks
 from roadworthy.errors import RoadworthyError
-from roadworthy.mapping_api import ticks
-from roadworthy.mapping_api.ticks import Ticks
+from roadworthy.ticks import Ticks
 
 pytestmark = pytest.mark.anyio
 

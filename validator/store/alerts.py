@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from roadworthy.database import batched, insert
 from roadworthy.mapping_api.tables import mappings, revisions
 from roadworthy.sealing import Sealer
 from roadworthy.validator.alerts.kinds import Kind, Severity
 from roadworthy.validator.schedule import SECOND_US
-from roadworthy.validator.store.due import batched
 from roadworthy.validator.tables import (
     alert_channels,
     alert_conditions,
@@ -129,7 +128,7 @@ async def about_mappings(connection: AsyncConnection, mapping_ids: Collection[st
 async def begin_condition(connection: AsyncConnection, subject: str, kind: Kind, since_us: int) -> bool:
     """Something lasts from now on. False where it already did."""
     done = await connection.execute(
-        _insert(connection, alert_conditions)
+        insert(connection, alert_conditions)
         .values(subject=subject, kind=kind.value, since_us=since_us)
         .on_conflict_do_nothing()
     )
@@ -278,7 +277,7 @@ async def channels(connection: AsyncConnection, provider: str | None = None) -> 
 async def add_channel(connection: AsyncConnection, channel: Channel) -> None:
     """A new channel, which hears of what is closed from now on."""
     await connection.execute(
-        _insert(connection, alert_channels)
+        insert(connection, alert_channels)
         .values(
             id=channel.id,
             provider=channel.provider,
@@ -438,9 +437,3 @@ def _channel(row: Any) -> Channel:
         row.seen_number,
         row.created_at_us,
     )
-
-
-def _insert(connection: AsyncConnection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)

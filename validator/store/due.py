@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from roadworthy.database import batched, insert
 from roadworthy.mapping_api.records import Mapping
 from roadworthy.mapping_api.tables import mappings, removals
 from roadworthy.validator.schedule import SECOND_US, Periods, Urgency, phase_us
@@ -61,14 +61,14 @@ async def notice(connection: AsyncConnection, now_us: int, periods: Periods) -> 
         }
         for row in changed
     ]
-    insert = _insert(connection)
-    for start in range(0, len(rows), 500):
+    statement = insert(connection, due)
+    for some in batched(rows):
         await connection.execute(
-            insert.on_conflict_do_update(
+            statement.on_conflict_do_update(
                 index_elements=["mapping_id"],
-                set_={"due_at_us": insert.excluded.due_at_us, "urgency": insert.excluded.urgency},
+                set_={"due_at_us": statement.excluded.due_at_us, "urgency": statement.excluded.urgency},
             ),
-            rows[start : start + 500],
+            some,
         )
     for row in gone:
         await connection.execute(due.delete().where(due.c.mapping_id == row.mapping_id))
@@ -245,19 +245,6 @@ async def postpone(
         )
 
 
-def batched(ids: Iterable[str]) -> Iterator[list[str]]:
-    """The ids, some hundreds at a time: databases bound the values of one statement."""
-    waiting = list(ids)
-    for start in range(0, len(waiting), 500):
-        yield waiting[start : start + 500]
-
-
 def first_due_us(mapping_id: str, periods: Periods, now_us: int) -> int:
     """When a mapping of which nothing is known is due: spread over the period, so that a start is no stampede."""
     return now_us + phase_us(mapping_id, periods.routine_s)
-
-
-def _insert(connection: AsyncConnection) -> postgresql.Insert | sqlite.Insert:
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(due)
-    return sqlite.insert(due)

@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from roadworthy.database import insert
 from roadworthy.errors import UsageError
 from roadworthy.mapping_api.change import Change
 from roadworthy.mapping_api.tables import mappings
@@ -146,8 +146,7 @@ async def register(change: Change, sealer: Sealer, provider: str, wanted: Wanted
     if moved:
         # What was found out about it was found elsewhere.
         values |= {"down_since_us": None, "next_canary_us": None}
-    dialect = postgresql if change.connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(endpoints).values(provider=provider, **values)
+    statement = insert(change.connection, endpoints).values(provider=provider, **values)
     await change.connection.execute(statement.on_conflict_do_update(index_elements=["provider"], set_=values))
     after = await find(change.connection, provider)
     assert after is not None

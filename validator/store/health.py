@@ -11,11 +11,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from roadworthy.database import batched, insert_of
 from roadworthy.mapping_api.names import new_id
 from roadworthy.validator.health import Health, State
 from roadworthy.validator.outcome import Outcome, Result
 from roadworthy.validator.schedule import SECOND_US
-from roadworthy.validator.store.due import Claim, batched
+from roadworthy.validator.store.due import Claim
 from roadworthy.validator.tables import due, evidence, health, rollups, runs
 
 HOUR_US = 3600 * SECOND_US
@@ -155,7 +156,7 @@ def _upsert_into(
     dialect: str, table: sa.Table, names: frozenset[str], add: bool, keep: tuple[str, ...]
 ) -> postgresql.Insert | sqlite.Insert:
     """The statement; it is needed every second, and making it takes longer than running it."""
-    statement = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    statement = insert_of(dialect, table)
     keys = [column.name for column in table.primary_key]
     others = sorted(names.difference(keys))
     new = {name: (table.c[name] + statement.excluded[name] if add else statement.excluded[name]) for name in others}

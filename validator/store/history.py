@@ -9,9 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from roadworthy.database import batched
 from roadworthy.mapping_api.tables import mappings
 from roadworthy.validator.outcome import Result
-from roadworthy.validator.store.due import batched
 from roadworthy.validator.store.health import HOUR_US
 from roadworthy.validator.tables import due, endpoints, evidence, health, rollups, runs, validator_state
 

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from roadworthy.database import batched
 from roadworthy.mapping_api.change import Change
 from roadworthy.mapping_api.records import Validation
 from roadworthy.mapping_api.store import validations
@@ -60,7 +61,7 @@ async def known(
     if ids is None:
         return list(await connection.execute(query))
     rows: list[Any] = []
-    for some in due_rows.batched(ids):
+    for some in batched(ids):
         rows += await connection.execute(query.where(mappings.c.id.in_(some)))
     return rows
 
@@ -88,7 +89,7 @@ async def last_runs(connection: AsyncConnection, mapping_id: str, limit: int) ->
 async def runs_since(connection: AsyncConnection, ids: Sequence[str], since_us: int) -> dict[str, Any]:
     """The latest run of each of these mappings, where one ended since then."""
     found: dict[str, Any] = {}
-    for some in due_rows.batched(ids):
+    for some in batched(ids):
         query = sa.select(runs).where(runs.c.mapping_id.in_(some), runs.c.ended_at_us >= since_us)
         found |= {row.mapping_id: row for row in await connection.execute(query.order_by(runs.c.ended_at_us))}
     return found

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from roadworthy import logs
 from roadworthy.cli.operator import iso, read, show, write
 from roadworthy.config import validate
-from roadworthy.database import Database, migrate, shown_url
+from roadworthy.database import Database, batched, migrate, shown_url
 from roadworthy.errors import ConfigError, ForbiddenTargetError, UsageError
 from roadworthy.http.guard import Guard
 from roadworthy.mapping_api.change import Change
@@ -123,7 +123,7 @@ async def _once(
     latest: dict[str, Any] = {}
     while waiting:
         # In hundreds: databases bound the values of one statement.
-        for some in due_rows.batched(sorted(waiting)):
+        for some in batched(sorted(waiting)):
             await validator.run_to_the_end(some)
         async with database.reading() as connection:
             latest |= await overview.runs_since(connection, sorted(waiting), since_us)

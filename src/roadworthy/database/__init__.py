@@ -9,6 +9,7 @@ from roadworthy.database.engine import DEFAULT_URL, Database, async_url
 from roadworthy.database.failures import DatabaseUnavailableError, shown_url
 from roadworthy.database.migrate import head, migrate, migrated_to
 from roadworthy.database.schema import JsonColumn, metadata
+from roadworthy.database.statements import batched, insert, insert_of
 
 __all__ = [
     "DEFAULT_URL",
@@ -16,7 +17,10 @@ __all__ = [
     "DatabaseUnavailableError",
     "JsonColumn",
     "async_url",
+    "batched",
     "head",
+    "insert",
+    "insert_of",
     "metadata",
     "migrate",
     "migrated_to",
