@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ import httpx
 import psycopg
 import pytest
 
+from roadworthy import logs
 from roadworthy.database import Database, migrate
 from roadworthy.database.engine import async_url
 from roadworthy.mapping_api.access import Role
@@ -120,6 +122,19 @@ def fresh_database(dialect: str, tmp_path: Path, request: pytest.FixtureRequest)
 @pytest.fixture
 def database_url(fresh_database: FreshDatabase) -> str:
     return fresh_database()
+
+
+@pytest.fixture
+def logging_put_back() -> Generator[None, None, None]:
+    """What a test's service does to this process's logging is undone afterwards."""
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    levels = {logger: logger.level for logger in (root, *map(logging.getLogger, logs._QUIET))}
+    yield
+    root.handlers[:] = handlers
+    for logger, level in levels.items():
+        logger.setLevel(level)
+    logging.captureWarnings(capture=False)
 
 
 @dataclass(frozen=True)

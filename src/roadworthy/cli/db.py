@@ -7,20 +7,19 @@ from pathlib import Path
 
 import typer
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
 
 from roadworthy.database import async_url, migrate, migrated_to, shown_url
 from roadworthy.database import backup as backups
 from roadworthy.database.migrate import check_known, known_revisions
 from roadworthy.database.status import Status, look
-from roadworthy.errors import RoadworthyError, UsageError
+from roadworthy.errors import UsageError
 from roadworthy.mapping_api.settings import read_settings
 
 
 def upgrade(database: str | None, revision: str) -> None:
     """Bring the database forwards to a revision."""
     url = _url(database)
-    _migrate(url, revision, back=False)
+    migrate(url, revision)
     typer.echo(f"{shown_url(url)} is at revision {migrated_to(url) or 'base'}")
 
 
@@ -41,7 +40,7 @@ def downgrade(database: str | None, revision: str | None, *, yes: bool) -> None:
             f"going back from {current} to {target} loses {lost}. Make a backup (`roadworthy db backup FILE`), "
             "then repeat with --yes"
         )
-    _migrate(url, target, back=True)
+    migrate(url, target, back=True)
     typer.echo(f"{shown_url(url)} is at revision {migrated_to(url) or 'base'}")
 
 
@@ -62,28 +61,13 @@ def backup(database: str | None, file: Path) -> None:
 def restore(database: str | None, file: Path) -> None:
     """Load a backup and say what came."""
     url = _url(database)
-    try:
-        summary = backups.restore(url, file)
-    except DBAPIError as error:
-        raise _refused(url, error) from error
+    summary = backups.restore(url, file)
     typer.echo(f"{shown_url(url)}: restored {sum(summary.rows.values())} rows of {len(summary.rows)} tables")
 
 
 def _url(database: str | None) -> URL:
     """The database that was named, else the one that `serve` takes: a backup must not be of another."""
     return async_url(read_settings({"database_url": database}).database_url)
-
-
-def _migrate(url: URL, revision: str, *, back: bool) -> None:
-    try:
-        migrate(url, revision, back=back)
-    except DBAPIError as error:
-        raise _refused(url, error) from error
-
-
-def _refused(url: URL, error: DBAPIError) -> RoadworthyError:
-    reason = str(error.orig).strip().partition("\n")[0]
-    return UsageError(f"{shown_url(url)} refused, and is as it was: {reason}; use a database of roadworthy's own")
 
 
 def _text(found: Status) -> str:

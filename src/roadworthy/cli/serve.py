@@ -15,7 +15,6 @@ from typing import Any
 
 import typer
 import uvicorn
-from sqlalchemy.exc import DBAPIError
 
 from roadworthy import logs
 from roadworthy.database import Database, migrate, shown_url
@@ -58,14 +57,7 @@ def serve(
     """Create or migrate the database, then serve until interrupted. The first line printed is the base URL."""
     logs.configure(settings.log_format, settings.log_level, settings.secrets())
     database = Database(settings.database_url)
-    try:
-        migrate(database.url)
-    except DBAPIError as error:
-        reason = str(error.orig).strip().partition("\n")[0]
-        raise UsageError(
-            f"the database {shown_url(database.url)} cannot be used: {logs.hide(reason)}. "
-            "Start it, or name another one with ROADWORTHY_DATABASE_URL"
-        ) from None
+    migrate(database.url)
     service = Service(database, _catalogue(settings), settings)
     try:
         bound = listen(settings.host, settings.port)

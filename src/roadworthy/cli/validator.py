@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
-from sqlalchemy.exc import DBAPIError
 
 from roadworthy import logs
 from roadworthy.cli.operator import iso, read, show, write
@@ -53,11 +52,7 @@ def run(url: str | None, config: Path | None) -> None:
     validation = read_settings(config)
     logs.configure(settings.log_format, settings.log_level, settings.secrets())
     database = Database(settings.database_url)
-    try:
-        migrate(database.url)
-    except DBAPIError as error:
-        reason = str(error.orig).strip().partition("\n")[0]
-        raise UsageError(f"the database {shown_url(database.url)} cannot be used: {logs.hide(reason)}") from None
+    migrate(database.url)
 
     async def go() -> None:
         stop = asyncio.Event()
