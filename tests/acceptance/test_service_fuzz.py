@@ -27,14 +27,7 @@ from views import fresh_copy, held
 from roadworthy.http import guard
 from roadworthy.http.message import Failure, FailureKind, Limits, Reply, Request
 from roadworthy.mapping_api import service
-from roadworthy.mapping_api.change import (
-    EVENT_TYPES,
-    MAPPING_CREATED,
-    MAPPING_REMOVED,
-    MAPPING_STATUS_CHANGED,
-    OPERATOR,
-    change,
-)
+from roadworthy.mapping_api.change import EVENT_TYPES, OPERATOR, change
 from roadworthy.mapping_api.records import Item, Status
 from roadworthy.mapping_api.store import mappings as store
 from roadworthy.mapping_api.store import organisations, webhooks
@@ -327,6 +320,6 @@ async def consistent(running: Running, url: str, caller: str) -> None:
     )
     by_callers = {line.action for line in lines if line.actor != OPERATOR.name}
     if caller == "admin":
-        assert {MAPPING_CREATED, MAPPING_STATUS_CHANGED, MAPPING_REMOVED} <= by_callers
+        assert {"mapping.created", "mapping.status_changed", "mapping.removed"} <= by_callers
     else:
         assert not by_callers
