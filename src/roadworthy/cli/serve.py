@@ -33,22 +33,22 @@ from roadworthy.validator.metrics import ValidatorMetrics
 from roadworthy.validator.pages import router as status_pages
 from roadworthy.validator.publish import Finished
 from roadworthy.validator.service import Validator
+from roadworthy.validator.settings import TABLE as VALIDATOR
 from roadworthy.validator.settings import ValidatorSettings, read_alert_settings
-from roadworthy.validator.settings import read_settings as validator_settings
-from roadworthy.validator.settings import shown_rows as validator_rows
+from roadworthy.validator.settings import gather as gather_validation
 
 _log = logs.get("roadworthy.serve")
 
 
 def run(flags: Mapping[str, Any], config: Path | None, *, show_settings: bool) -> None:
     """Read the settings; show them, or serve with them."""
-    found = gather(flags, config)
-    for warning in found.warnings:
+    found, validation = gather(flags, config), gather_validation(config)
+    for warning in (*found.warnings, *validation.warnings):
         typer.echo(f"roadworthy: {warning}", err=True)
     if show_settings:
-        _show([*found.rows(), *validator_rows(config)])
+        _show([*found.rows(), *validation.rows(f"{VALIDATOR}.")])
     else:
-        serve(found.settings, validator_settings(config), read_alert_settings(config))
+        serve(found.settings, validation.settings, read_alert_settings(config))
 
 
 def serve(
