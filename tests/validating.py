@@ -11,7 +11,7 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,8 @@ from roadworthy.sandbox.app import Options, Sandbox
 from roadworthy.sandbox.catalogue import load
 from roadworthy.sandbox.mutation import FAULTS
 from roadworthy.sealing import Sealer
+from roadworthy.validator.engine import ACTOR, Engine, Prober
+from roadworthy.validator.publish import Finished, Policy, Publication
 from roadworthy.validator.service import Validator
 from roadworthy.validator.settings import ValidatorSettings
 from roadworthy.validator.store import endpoints
@@ -45,6 +47,21 @@ PROCESSES.set_forkserver_preload(
         ),
     ]
 )
+
+
+async def publish(database: Database, policy: Policy, finished: Sequence[Finished]) -> int:
+    """Publish runs as one change. Returns how many counted."""
+    async with change(database, ACTOR) as opened:
+        return await Publication(opened, policy).publish(finished)
+
+
+async def validate_once(database: Database, prober: Prober, policy: Policy) -> int:
+    """Run all that is due now and may begin, together, and publish it together. Returns how many runs counted."""
+    claims = await Engine(database, policy).claim()
+    outcomes = await asyncio.gather(*(prober(mapping) for _, mapping in claims))
+    return await publish(
+        database, policy, [Finished(claim, each) for (claim, _), each in zip(claims, outcomes, strict=True)]
+    )
 
 
 async def provider_with_mappings(

@@ -64,7 +64,7 @@ class Worker:
     ) -> None:
         """`published` is called after each transaction that published something, with what and in how many seconds."""
         self._database = database
-        self._engine = Engine(database, prober, policy)
+        self._engine = Engine(database, policy)
         self._prober = prober
         self._policy = policy
         self._run_timeout_s = run_timeout_s

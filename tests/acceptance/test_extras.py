@@ -17,7 +17,7 @@ from roadworthy.cli.failure import extra_of
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("mapping_api", "validator", "billing", "src/roadworthy/database")
 NEVER_IMPORTED = {"aiosqlite", "fastapi_offline", "httptools", "uvloop"}
-"""SQLAlchemy takes the first by its URL, of the second only files are used, uvicorn takes the others if they are there."""
+"""SQLAlchemy takes the first by its URL, files of the second are served, uvicorn takes the others if they are there."""
 COME_ALONG = {"markupsafe", "typing_extensions", "yarl"}
 """What jinja2, pydantic and aiohttp need, which everybody has."""
 

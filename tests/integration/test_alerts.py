@@ -15,6 +15,7 @@ import anyio
 import pytest
 import sqlalchemy as sa
 from aiosmtpd.controller import Controller
+from validating import validate_once
 
 from roadworthy.database import Database
 from roadworthy.http.guard import Guard
@@ -30,7 +31,6 @@ from roadworthy.validator.alerts.noting import Noted, note
 from roadworthy.validator.alerts.send import ChannelError, Sender
 from roadworthy.validator.alerts.settings import VARIABLE, AlertSettings
 from roadworthy.validator.alerts.texts import message
-from roadworthy.validator.engine import Engine
 from roadworthy.validator.outcome import ErrorClass, Outcome, Result
 from roadworthy.validator.publish import Policy
 from roadworthy.validator.schedule import Periods
@@ -150,7 +150,7 @@ class Fleet:
         self.says = WORKS
         self._database = database
         periods = Periods(debounce_s=0)
-        self._engine = Engine(database, self._probe, Policy(periods=periods, **policy))
+        self._policy = Policy(periods=periods, **policy)
 
     async def _probe(self, mapping):
         return self.says(mapping) if callable(self.says) else self.says
@@ -160,7 +160,7 @@ class Fleet:
         async with self._database.writing() as connection:
             await connection.execute(due.update().values(due_at_us=1))
             await connection.execute(endpoints.update().values(next_canary_us=None))
-        return await self._engine.once()
+        return await validate_once(self._database, self._probe, self._policy)
 
 
 def alone(database):
