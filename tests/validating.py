@@ -9,14 +9,18 @@ import os
 import pkgutil
 import re
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import roadworthy.conformance
 import roadworthy.sandbox
+from roadworthy.cli import main
 from roadworthy.database import Database
 from roadworthy.mapping_api.change import OPERATOR, change
 from roadworthy.mapping_api.records import Item, Mapping
@@ -37,6 +41,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 """Its children are forked from a process that has imported everything: they are at work within a tenth of a second."""
 PROCESSES.set_forkserver_preload(
     [
+        "roadworthy.cli.serve",
         "roadworthy.validator.service",
         "roadworthy.sandbox.app",
         *(
@@ -47,6 +52,29 @@ PROCESSES.set_forkserver_preload(
         ),
     ]
 )
+
+
+def _serve(arguments: Sequence[str], out: Connection) -> None:
+    os.dup2(out.fileno(), 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.argv = ["roadworthy", "serve", *arguments]
+    main()
+
+
+@contextmanager
+def served(*arguments: str) -> Iterator[tuple[BaseProcess, str]]:
+    """`roadworthy serve` on a free port, as a process with everything imported; the process, to kill, and its URL."""
+    told, out = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=_serve, args=(["--port", "0", *arguments], out))
+    process.start()
+    out.close()
+    try:
+        with open(told.fileno(), encoding="utf-8", closefd=False) as lines:
+            yield process, lines.readline().strip()
+    finally:
+        process.kill()
+        process.join()
+        told.close()
 
 
 async def publish(database: Database, policy: Policy, finished: Sequence[Finished]) -> int:
