@@ -18,6 +18,10 @@ import uvicorn
 from sqlalchemy.exc import DBAPIError
 
 from roadworthy import logs
+from roadworthy.billing.service import Billing
+from roadworthy.billing.settings import BillingSettings
+from roadworthy.billing.settings import read_settings as billing_settings
+from roadworthy.billing.settings import shown_rows as billing_rows
 from roadworthy.database import Database, migrate, shown_url
 from roadworthy.errors import UsageError
 from roadworthy.mapping_api.api.app import create_app
@@ -47,13 +51,16 @@ def run(flags: Mapping[str, Any], config: Path | None, *, show_settings: bool) -
     for warning in found.warnings:
         typer.echo(f"roadworthy: {warning}", err=True)
     if show_settings:
-        _show([*found.rows(), *validator_rows(config)])
+        _show([*found.rows(), *validator_rows(config), *billing_rows(config)])
     else:
-        serve(found.settings, validator_settings(config), read_alert_settings(config))
+        serve(found.settings, validator_settings(config), read_alert_settings(config), billing_settings(config))
 
 
 def serve(
-    settings: ServiceSettings, validation: ValidatorSettings | None = None, alerting: AlertSettings | None = None
+    settings: ServiceSettings,
+    validation: ValidatorSettings | None = None,
+    alerting: AlertSettings | None = None,
+    billing: BillingSettings | None = None,
 ) -> None:
     """Create or migrate the database, then serve until interrupted. The first line printed is the base URL."""
     logs.configure(settings.log_format, settings.log_level, settings.secrets())
@@ -73,7 +80,7 @@ def serve(
         raise UsageError(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Use --port 0 for a free one."
         ) from None
-    config = server_config(service, validation, alerting)
+    config = server_config(service, validation, alerting, billing)
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     typer.echo(f"http://{shown}:{bound.getsockname()[1]}")
     sys.stdout.flush()
@@ -86,9 +93,12 @@ def serve(
 
 
 def server_config(
-    service: Service, validation: ValidatorSettings | None = None, alerting: AlertSettings | None = None
+    service: Service,
+    validation: ValidatorSettings | None = None,
+    alerting: AlertSettings | None = None,
+    billing: BillingSettings | None = None,
 ) -> uvicorn.Config:
-    """How the service is served, with the validator's pages and alerts, and the validator itself unless it is off."""
+    """How the service is served, with the validator's pages and alerts; validator and billing unless they are off."""
     validation, alerting = validation or ValidatorSettings(), alerting or AlertSettings()
     alerter = Alerter(service.database, service.sealer, service.guard, alerting)
     metrics = ValidatorMetrics(
@@ -103,6 +113,9 @@ def server_config(
     beside: list[AbstractAsyncContextManager[Any]] = [_Stopping(alerter)]
     if service.settings.validator:
         beside.append(_validator(service, validation, metrics))
+    if service.settings.billing:
+        allow_private = service.settings.allow_private_targets
+        beside.append(Billing(service.database, service.sealer, billing, allow_private=allow_private))
     return uvicorn.Config(
         create_app(service, routers=[endpoint_routes, status_pages(service.database)], beside=beside),
         # The validator reads arrival times from sockets of Python's own loop; uvloop is quicker, but hides them.
