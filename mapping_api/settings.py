@@ -67,6 +67,8 @@ class ServiceSettings(BaseSettings):
     """The largest body of a bulk request, a whole desired mapping."""
     validator: bool = True
     """Whether mappings are validated by this process, too; see `[validator]`."""
+    billing: bool = True
+    """Whether costs are collected by this process, too; see `[billing]`."""
     secret_key: SecretStr | None = None
     """What secrets are encrypted with; `roadworthy secret-key new` makes one. Several, with commas: see `sealing`."""
     webhook_timeout_s: Annotated[float, Field(gt=0, le=60)] = 15.0

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from roadworthy.billing import tables as _billing_tables  # noqa: F401  its tables are compared, too
 from roadworthy.database import DatabaseUnavailableError, async_url, head, metadata, migrate, migrated_to
 from roadworthy.database.migrate import opened
 from roadworthy.errors import ConfigError

@@ -17,6 +17,10 @@ import typer
 import uvicorn
 
 from roadworthy import logs
+from roadworthy.billing.service import Billing
+from roadworthy.billing.settings import TABLE as BILLING
+from roadworthy.billing.settings import BillingSettings
+from roadworthy.billing.settings import gather as gather_billing
 from roadworthy.database import Database, migrate, shown_url
 from roadworthy.errors import UsageError
 from roadworthy.mapping_api.api.app import create_app
@@ -42,17 +46,20 @@ _log = logs.get("roadworthy.serve")
 
 def run(flags: Mapping[str, Any], config: Path | None, *, show_settings: bool) -> None:
     """Read the settings; show them, or serve with them."""
-    found, validation = gather(flags, config), gather_validation(config)
-    for warning in (*found.warnings, *validation.warnings):
+    found, validation, billing = gather(flags, config), gather_validation(config), gather_billing(config)
+    for warning in (*found.warnings, *validation.warnings, *billing.warnings):
         typer.echo(f"roadworthy: {warning}", err=True)
     if show_settings:
-        _show([*found.rows(), *validation.rows(f"{VALIDATOR}.")])
+        _show([*found.rows(), *validation.rows(f"{VALIDATOR}."), *billing.rows(f"{BILLING}.")])
     else:
-        serve(found.settings, validation.settings, read_alert_settings(config))
+        serve(found.settings, validation.settings, read_alert_settings(config), billing.settings)
 
 
 def serve(
-    settings: ServiceSettings, validation: ValidatorSettings | None = None, alerting: AlertSettings | None = None
+    settings: ServiceSettings,
+    validation: ValidatorSettings | None = None,
+    alerting: AlertSettings | None = None,
+    billing: BillingSettings | None = None,
 ) -> None:
     """Create or migrate the database, then serve until interrupted. The first line printed is the base URL."""
     logs.configure(settings.log_format, settings.log_level, settings.secrets())
@@ -65,7 +72,7 @@ def serve(
         raise UsageError(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Use --port 0 for a free one."
         ) from None
-    config = server_config(service, validation, alerting)
+    config = server_config(service, validation, alerting, billing)
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     typer.echo(f"http://{shown}:{bound.getsockname()[1]}")
     sys.stdout.flush()
@@ -78,9 +85,12 @@ def serve(
 
 
 def server_config(
-    service: Service, validation: ValidatorSettings | None = None, alerting: AlertSettings | None = None
+    service: Service,
+    validation: ValidatorSettings | None = None,
+    alerting: AlertSettings | None = None,
+    billing: BillingSettings | None = None,
 ) -> uvicorn.Config:
-    """How the service is served, with the validator's pages and alerts, and the validator itself unless it is off."""
+    """How the service is served, with the validator's pages and alerts; validator and billing unless they are off."""
     validation, alerting = validation or ValidatorSettings(), alerting or AlertSettings()
     alerter = Alerter(service.database, service.sealer, service.guard, alerting)
     metrics = ValidatorMetrics(
@@ -95,6 +105,9 @@ def server_config(
     beside: list[AbstractAsyncContextManager[Any]] = [_Stopping(alerter)]
     if service.settings.validator:
         beside.append(_validator(service, validation, metrics))
+    if service.settings.billing:
+        allow_private = service.settings.allow_private_targets
+        beside.append(Billing(service.database, service.sealer, billing, allow_private=allow_private))
     return uvicorn.Config(
         create_app(service, routers=[endpoint_routes, status_pages(service.database)], beside=beside),
         # The validator reads arrival times from sockets of Python's own loop; uvloop is quicker, but hides them.

@@ -24,6 +24,7 @@ from roadworthy.config import validate
 from roadworthy.database import Database, batched, migrate, shown_url
 from roadworthy.errors import ConfigError, ForbiddenTargetError, UsageError
 from roadworthy.http.guard import Guard
+from roadworthy.http.urls import base_url_of, key_of
 from roadworthy.mapping_api.change import Change
 from roadworthy.mapping_api.names import MAPPING_ID
 from roadworthy.mapping_api.settings import ServiceSettings
@@ -380,7 +381,7 @@ def endpoint_set(
     settings = service_settings({"database_url": url})
     if key_env and no_key:
         raise UsageError("--key-env and --no-key exclude each other")
-    wanted_url = endpoints.base_url_of(base_url)
+    wanted_url = base_url_of(base_url)
     try:
         Guard(allow_private=settings.allow_private_targets).check(wanted_url)
     except ForbiddenTargetError as error:
@@ -411,7 +412,7 @@ def _key(key_env: str | None) -> str | None:
         return None
     if key_env not in os.environ:
         raise UsageError(f"the environment variable {key_env} is not set; put the key there")
-    return endpoints.key_of(os.environ[key_env])
+    return key_of(os.environ[key_env])
 
 
 def _options(path: Path | None) -> EndpointOptions | None:

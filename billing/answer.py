@@ -1,0 +1,254 @@
+"""Judging what a provider's cost endpoint answers: what is posted, what is disputed, what is asked for again.
+
+The rules (registration guide, section 4, with the hub's later words of 2026-06-23): a cost is a non-negative
+integer of nano-USD; zero is a cost, an id that is left out has none yet; `"requests": null` is an empty list;
+a cost that is no integer is rounded up; a negative or unreadable one is skipped, and asked for again. Beyond
+them: only ids that were asked for count; two different costs for one id, and costs beyond all reason, are
+disputed. The body was bounded in bytes and time by the transport before it came here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from roadworthy.billing.records import Costs, Doubt, Noted, Oddity, Reason, Refusal, Trouble
+from roadworthy.http.message import FailureKind, Reply
+from roadworthy.http.retry_after import retry_after_s
+
+MAX_DEPTH = 32
+MAX_NUMBER_LENGTH = 64
+"""Characters of a number that are read; a longer one is some giant."""
+EXAMPLES = 5
+SHOWN = 200
+
+_TIMEOUTS = {FailureKind.CONNECT_TIMEOUT, FailureKind.TOTAL_TIMEOUT, FailureKind.IDLE_TIMEOUT}
+_TOO_LARGE = {FailureKind.BODY_TOO_LARGE, FailureKind.HEADERS_TOO_LARGE}
+
+
+def read(reply: Reply, asked: Collection[str], max_cost_nano_usd: int) -> Costs | Refusal:
+    """What the reply says of the ids that were `asked`; costs above the maximum are disputed."""
+    refusal = _refused(reply)
+    if refusal is not None:
+        return refusal
+    try:
+        if _deeper_than(reply.body, MAX_DEPTH):
+            return _unreadable(f"its JSON is nested deeper than {MAX_DEPTH} levels")
+        value = json.loads(
+            reply.body.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_int=_integer,
+            parse_float=_decimal,
+            parse_constant=_NotANumber,
+        )
+    except UnicodeDecodeError:
+        return _unreadable("its body is not UTF-8")
+    except (ValueError, RecursionError) as error:
+        return _unreadable(f"its body is not JSON: {str(error)[:80]}")
+    if isinstance(value, _Twice):
+        return _unreadable(f"its object has the key {value.key[:60]!r} twice")
+    if not isinstance(value, dict) or "requests" not in value:
+        return _unreadable('expected an object with the key "requests"')
+    items = value["requests"]
+    if items is None:
+        items = []
+    if not isinstance(items, list):
+        return _unreadable('"requests" must be a list or null')
+    return _Reader(asked, max_cost_nano_usd).read(items)
+
+
+class _Reader:
+    """Goes through the items of one answer."""
+
+    def __init__(self, asked: Collection[str], max_cost_nano_usd: int) -> None:
+        self._asked = asked if isinstance(asked, (set, frozenset, dict)) else frozenset(asked)
+        self._max_cost_nano_usd = max_cost_nano_usd
+        self._posted: dict[str, int] = {}
+        self._doubtful: dict[str, Doubt] = {}
+        self._invalid: dict[str, str] = {}
+        self._oddities: dict[Oddity, Noted] = {}
+
+    def read(self, items: list[Any]) -> Costs:
+        for item in items:
+            self._take(item)
+        # An id with a cost that can be read beside one that cannot has the one that can.
+        for id in self._posted.keys() | self._doubtful.keys():
+            self._invalid.pop(id, None)
+        return Costs(self._posted, self._doubtful, self._invalid, self._oddities)
+
+    def _take(self, item: Any) -> None:
+        if type(item) is dict:
+            id = item.get("requestId")
+            if type(id) is str:
+                if id not in self._asked:
+                    self._note(Oddity.UNASKED, id)
+                elif "costNanoUsd" in item:
+                    self._cost(id, item["costNanoUsd"])
+                else:
+                    self._skip(Oddity.NO_COST, id, "it has no costNanoUsd")
+                return
+        elif isinstance(item, _Twice):
+            named = [value for key, value in item.pairs if key == "requestId" and isinstance(value, str)]
+            if len(set(named)) == 1 and named[0] in self._asked:
+                self._skip(Oddity.DUPLICATE_KEY, named[0], f"its object has the key {item.key[:60]!r} twice")
+                return
+        self._note(Oddity.MALFORMED_ITEM, _shown(item))
+
+    def _cost(self, id: str, value: Any) -> None:
+        if type(value) is int:  # a bool is none
+            cost = value
+        elif isinstance(value, Decimal):
+            if value > self._max_cost_nano_usd:
+                self._doubt(id, Reason.TOO_LARGE, _shown(value))
+                return
+            cost = -1 if value < 0 else int(value.to_integral_value(rounding="ROUND_CEILING"))
+            if value >= 0:
+                self._note(Oddity.FRACTION if cost != value else Oddity.NOT_WRITTEN_AS_INTEGER, id)
+        elif isinstance(value, _Giant):
+            if value.negative:
+                self._skip(Oddity.NEGATIVE, id, "its cost is negative")
+            else:
+                self._doubt(id, Reason.TOO_LARGE, value.text)
+            return
+        else:
+            self._skip(Oddity.NOT_A_NUMBER, id, f"its cost is no number: {_shown(value)}"[:SHOWN])
+            return
+        if cost < 0:
+            self._skip(Oddity.NEGATIVE, id, f"its cost is negative: {_shown(value)}"[:SHOWN])
+        elif cost > self._max_cost_nano_usd:
+            self._doubt(id, Reason.TOO_LARGE, str(cost))
+        else:
+            self._post(id, cost)
+
+    def _post(self, id: str, cost: int) -> None:
+        if id in self._doubtful:
+            self._note(Oddity.REPEATED, id)
+        elif id not in self._posted:
+            self._posted[id] = cost
+        elif self._posted[id] == cost:
+            self._note(Oddity.REPEATED, id)
+        else:
+            self._doubt(id, Reason.CONFLICTING, f"{self._posted[id]} and {cost}")
+
+    def _doubt(self, id: str, reason: Reason, claimed: str) -> None:
+        self._posted.pop(id, None)
+        self._doubtful.setdefault(id, Doubt(reason, claimed[:SHOWN]))
+        self._note(Oddity.CONFLICTING if reason is Reason.CONFLICTING else Oddity.TOO_LARGE, id)
+
+    def _skip(self, oddity: Oddity, id: str, why: str) -> None:
+        self._invalid.setdefault(id, why)
+        self._note(oddity, id)
+
+    def _note(self, oddity: Oddity, example: str) -> None:
+        noted = self._oddities.setdefault(oddity, Noted())
+        noted.count += 1
+        if len(noted.examples) < EXAMPLES:
+            noted.examples.append(example[:SHOWN])
+
+
+def _refused(reply: Reply) -> Refusal | None:
+    """Why the reply is no answer at all, if it is none."""
+    wait_s = retry_after_s(reply.header("retry-after"), datetime.now(UTC))
+    failure, status = reply.failure, reply.status
+    if failure is not None and (status is None or 200 <= status < 300):
+        if failure.kind in _TIMEOUTS:
+            trouble = Trouble.TIMEOUT
+        elif failure.kind in _TOO_LARGE or status is not None:
+            trouble = Trouble.UNREADABLE
+        else:
+            trouble = Trouble.UNREACHED
+        return Refusal(trouble, failure.message)
+    if status == 429:
+        return Refusal(Trouble.RATE_LIMITED, "HTTP 429", wait_s)
+    if status in {401, 403}:
+        return Refusal(Trouble.REFUSED_KEY, f"HTTP {status}: the key is refused", wait_s)
+    if status in {404, 405, 502, 503, 504} or status is None or 300 <= status < 400:
+        # What stands before the endpoint says so, or nothing stands there: no id is to blame.
+        return Refusal(Trouble.UNREACHED, f"HTTP {status}", wait_s)
+    if 400 <= status < 500:
+        return Refusal(Trouble.CLIENT_ERROR, f"HTTP {status}", wait_s)
+    if not 200 <= status < 300:
+        return Refusal(Trouble.SERVER_ERROR, f"HTTP {status}", wait_s)
+    return None
+
+
+def _unreadable(why: str) -> Refusal:
+    return Refusal(Trouble.UNREADABLE, f"the answer cannot be read: {why}")
+
+
+def _deeper_than(body: bytes, depth: int) -> bool:
+    """Whether brackets outside of strings are nested deeper. Bodies that no JSON parser takes may pass."""
+    if body.count(b"[") + body.count(b"{") <= depth:
+        return False
+    at = 0
+    for bracket in _OUTSIDE_STRINGS.finditer(body):
+        at += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(bracket[0], 0)
+        if at > depth:
+            return True
+    return False
+
+
+_OUTSIDE_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{\]}]', re.DOTALL)
+
+
+class _Twice:
+    """A JSON object with one key twice, of which parsers silently keep either."""
+
+    def __init__(self, key: str, pairs: list[tuple[str, Any]]) -> None:
+        self.key = key
+        self.pairs = pairs
+
+    def __repr__(self) -> str:
+        return f"an object with the key {self.key!r} twice"
+
+
+class _Giant:
+    """A number too long to be read."""
+
+    def __init__(self, text: str) -> None:
+        self.negative = text.startswith("-")
+        self.text = f"{text[:20]}... ({len(text)} characters)"
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+class _NotANumber:
+    """NaN or an infinity, which JSON does not have."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Twice:
+    made = dict(pairs)
+    if len(made) == len(pairs):
+        return made
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            break
+        seen.add(key)
+    return _Twice(key, pairs)
+
+
+def _integer(text: str) -> int | _Giant:
+    return _Giant(text) if len(text) > MAX_NUMBER_LENGTH else int(text)
+
+
+def _decimal(text: str) -> Decimal | _Giant:
+    try:
+        return _Giant(text) if len(text) > MAX_NUMBER_LENGTH else Decimal(text)
+    except ArithmeticError:  # an exponent beyond all bounds
+        return _Giant(text)
+
+
+def _shown(value: Any) -> str:
+    return repr(str(value) if isinstance(value, Decimal) else value)[:SHOWN]
