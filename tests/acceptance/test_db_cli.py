@@ -174,6 +174,20 @@ def test_the_database_is_the_one_that_serve_takes(db, tmp_path, monkeypatch, cap
     assert not (tmp_path / "roadworthy.db").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["org list", "token list", "db status", "validator status", "validator alert list", "validator once"],
+)
+def test_every_command_works_on_the_database_of_the_settings_file_that_it_is_given(command, tmp_path, words):
+    (tmp_path / "there.toml").write_text('[server]\ndatabase_url = "sqlite:///there.db"\n', encoding="utf-8")
+    refusal = command(*words.split(), "--config", "there.toml", code=2)
+    assert "sqlite:///there.db" in refusal
+    migrate(async_url(f"sqlite:///{tmp_path}/there.db"))
+    command(*words.split(), "--config", "there.toml")
+    assert not (tmp_path / "roadworthy.db").exists()
+    assert "no such file" in command(*words.split(), "--config", "nowhere.toml", code=2)
+
+
 def test_resealing_makes_no_database(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ROADWORTHY_DATABASE_URL", raising=False)

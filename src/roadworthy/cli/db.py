@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 from sqlalchemy.engine import URL
 
+from roadworthy.cli.options import Where
 from roadworthy.database import async_url, migrate, migrated_to, shown_url
 from roadworthy.database import backup as backups
 from roadworthy.database.migrate import check_known, known_revisions
@@ -16,16 +17,16 @@ from roadworthy.errors import UsageError
 from roadworthy.mapping_api.settings import read_settings
 
 
-def upgrade(database: str | None, revision: str) -> None:
+def upgrade(where: Where, revision: str) -> None:
     """Bring the database forwards to a revision."""
-    url = _url(database)
+    url = _url(where)
     migrate(url, revision)
     typer.echo(f"{shown_url(url)} is at revision {migrated_to(url) or 'base'}")
 
 
-def downgrade(database: str | None, revision: str | None, *, yes: bool) -> None:
+def downgrade(where: Where, revision: str | None, *, yes: bool) -> None:
     """Bring the database back to a revision; by default, the one before."""
-    url = _url(database)
+    url = _url(where)
     current = migrated_to(url)
     check_known(current)
     if current is None:
@@ -44,30 +45,30 @@ def downgrade(database: str | None, revision: str | None, *, yes: bool) -> None:
     typer.echo(f"{shown_url(url)} is at revision {migrated_to(url) or 'base'}")
 
 
-def status(database: str | None, *, as_json: bool) -> None:
+def status(where: Where, *, as_json: bool) -> None:
     """Print where the database stands."""
-    found = look(_url(database))
+    found = look(_url(where))
     typer.echo(json.dumps(found.as_json(), indent=2) if as_json else _text(found))
 
 
-def backup(database: str | None, file: Path) -> None:
+def backup(where: Where, file: Path) -> None:
     """Write a backup and say what it holds."""
-    summary = backups.backup(_url(database), file)
+    summary = backups.backup(_url(where), file)
     if summary.left_out:
         typer.echo(f"left out, since they are not roadworthy's tables: {', '.join(summary.left_out)}", err=True)
     typer.echo(f"{file}: {sum(summary.rows.values())} rows of {len(summary.rows)} tables, revision {summary.revision}")
 
 
-def restore(database: str | None, file: Path) -> None:
+def restore(where: Where, file: Path) -> None:
     """Load a backup and say what came."""
-    url = _url(database)
+    url = _url(where)
     summary = backups.restore(url, file)
     typer.echo(f"{shown_url(url)}: restored {sum(summary.rows.values())} rows of {len(summary.rows)} tables")
 
 
-def _url(database: str | None) -> URL:
+def _url(where: Where) -> URL:
     """The database that was named, else the one that `serve` takes: a backup must not be of another."""
-    return async_url(read_settings({"database_url": database}).database_url)
+    return async_url(read_settings({"database_url": where.url}, where.config).database_url)
 
 
 def _text(found: Status) -> str:
