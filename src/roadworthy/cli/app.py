@@ -397,11 +397,14 @@ def serve(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the reports go.")] = Path("out"),
+    part: Annotated[
+        str, typer.Option("--part", metavar="PART", help="check: a provider's side; services: the hub's; or all.")
+    ] = "all",
 ) -> None:
-    """Check the embedded sandbox, first healthy, then with faults, and write the reports."""
+    """Show the whole on embedded sandboxes: providers checked, a mapping validated, requests billed."""
     from roadworthy.cli.demo import run
 
-    run(out)
+    run(out, part)
 
 
 app.add_typer(secret_key_commands.app, name="secret-key")
