@@ -128,7 +128,8 @@ class Lanes:
     """At most one task for each receiver at a time, and so many at once; a receiver that is paused gets none."""
 
     def __init__(self, slots: int) -> None:
-        self._slots = slots
+        self.slots = slots
+        """How many tasks go on at once."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._paused: dict[str, float] = {}
 
@@ -140,7 +141,7 @@ class Lanes:
     @property
     def full(self) -> bool:
         """Whether every slot is taken."""
-        return len(self._tasks) >= self._slots
+        return len(self._tasks) >= self.slots
 
     def open(self, receiver: str) -> bool:
         """Whether something may be begun for the receiver now."""

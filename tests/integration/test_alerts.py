@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import threading
 from dataclasses import dataclass, field
@@ -398,7 +399,8 @@ async def test_a_dead_channel_delays_no_other_and_gets_its_alerts_when_it_is_bac
             query = sa.select(alert_deliveries.c.channel_id, alert_deliveries.c.last_error)
             errors = {row.channel_id: row.last_error for row in await connection.execute(query)}
         assert "500" in errors["env-1"]
-        assert errors["env-2"] == "no answer within 1 s"
+        # Who tires first, the channel's client or we, is a matter of milliseconds.
+        assert re.search("no answer within 1 s|Connection error", errors["env-2"])
         assert errors["env-3"] is None
         dead.status = 200
         dead.got.clear()
