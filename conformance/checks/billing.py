@@ -621,7 +621,7 @@ def failed(exchanges: Sequence[Exchange], facts: Facts, others: Sequence[Exchang
     lenses=HUB,
     source=f"{GUIDE}: every minute, in batches of up to 10,000 requests",
     remedy="Look all ids up in one query, by an index, and accept a body of half a megabyte.",
-    across=[probes.settle, probes.batch],
+    across=[probes.settle, probes.again, probes.batch],
     on=Usable.ANYTHING,
 )
 def batch_in_time(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Outcome]:
@@ -645,6 +645,8 @@ def batch_in_time(exchanges: Sequence[Exchange], facts: Facts) -> Iterator[Outco
             yield Undecided(f"we hung up after {ended_s:.1f} s, as --timeout says")
         else:
             yield Finding(expected, f"nothing within {ended_s:.1f} s", at="time")
+    elif any(x.status == exchange.status != 200 for x in _of(exchanges, probes.again.id)):
+        yield Undecided("a few ids more are too many already; see billing.partial")
     elif exchange.status != 200 or not exchange.complete:
         yield Finding(expected, _status(exchange), at="status")
     elif ended_s - exchange.reply.timings.uncertainty_ns / NANO > limit_s:

@@ -132,7 +132,7 @@ def _wait_s(exchange: Exchange, facts: Facts) -> float | None:
 # Named first, so that a run of these checks alone has an answer of each kind to ask the cost of.
 @probe(
     "billing.settle",
-    after=[stream.chat_stream, completions.streamed, responses.stream, tgi.stream, errors.unknown_model],
+    after=[models, stream.chat_stream, completions.streamed, responses.stream, tgi.stream, errors.unknown_model],
     phase=Phase.LAST,
     applies=inference,
     billing=True,
