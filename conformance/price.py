@@ -10,6 +10,8 @@ from roadworthy.conformance.exchange import Exchange, as_object, objects
 
 NANO = 1_000_000_000
 MILLION = 1_000_000
+LEAST = 100_000
+"""Nano-USD per million tokens below which a price is one per token, or a gift."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,15 @@ class Tariff:
 
     @classmethod
     def read(cls, pricing: Any) -> Tariff | None:
-        """From `pricing` of an entry of `/models`; None where it has parts that tokens of text do not tell."""
+        """From `pricing` of an entry of `/models`.
+
+        None where it has parts that tokens of text do not tell, or figures that look like prices per token.
+        """
         told = as_object(pricing)
         price = Price.parse(told.get("input"), told.get("output"))
-        if price is None:
+        if price is None or any(
+            0 < nano < LEAST for nano in (price.input_nano_usd_per_million, price.output_nano_usd_per_million)
+        ):
             return None
         cached = []
         for key, value in told.items():

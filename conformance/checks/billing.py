@@ -733,21 +733,29 @@ def repeated(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
     lenses=HUB,
     source=GUIDE,
     remedy='Answer {"requests": []}.',
-    each=probes.empty,
+    across=[probes.settle, probes.empty],
     on=Usable.COMPLETE,
 )
-def empty(exchange: Exchange) -> Iterator[Finding]:
+def empty(exchanges: Sequence[Exchange]) -> Iterator[Outcome]:
     """An empty list of ids is answered with no costs, or refused with a 4xx.
 
     An empty condition in a query that finds every row tells one customer the costs of all.
     """
+    sent = _of(exchanges, probes.empty.id)
+    if not sent:
+        yield Undecided("the empty list was not sent")
+        return
+    exchange = sent[0]
+    told = entries(exchange)
     if exchange.status is not None and 400 <= exchange.status < 500:
         return
-    told = entries(exchange)
     if exchange.status != 200:
-        yield Finding("HTTP 200 with no costs, or a 4xx", _status(exchange), at="status")
+        expected = "HTTP 200 with no costs, or a 4xx"
+        yield Finding(expected, _status(exchange), at="status", exchange_id=exchange.id)
+    elif told is None and any(entries(x) is None for x in _of(exchanges, probes.settle.id)):
+        yield Undecided(UNREADABLE)
     elif told is None or told:
-        yield Finding("no costs", show(exchange.reply.body), at="/requests")
+        yield Finding("no costs", show(exchange.reply.body), at="/requests", exchange_id=exchange.id)
 
 
 @check(
