@@ -26,6 +26,7 @@ from roadworthy.conformance.reading.billing import (
     streamed,
     usage,
 )
+from roadworthy.conformance.subject import CHAT
 from roadworthy.conformance.verdict import Finding, Lens, Level, NotApplicable, Outcome, Undecided
 from roadworthy.conformance.words import is_integer, is_number, show
 from roadworthy.http.message import FailureKind
@@ -38,6 +39,8 @@ HUB = (Lens.HUB,)
 UNREADABLE = "an answer cannot be read; see billing.json and billing.shape"
 CAME_TWICE = "ids are told twice; see billing.ids.once"
 NOTHING_SETTLED = NotApplicable("no cost was told; see billing.settled")
+PRICED_TASKS = (CHAT, "text-generation", "feature-extraction")
+"""Tasks that are paid by the token of text; what others tell as usage may be priced otherwise."""
 LISTS = ("discovery.models", "responses.models", "billing.models")
 NANO = 1_000_000_000
 
@@ -375,7 +378,7 @@ def _compared(
     exchanges: Sequence[Exchange], others: Sequence[Exchange], facts: Facts
 ) -> Iterator[tuple[Finding, Tariff, Usage, int]]:
     """The requests whose cost can be worked out: where the cost stands (a finding yet without words), what it is."""
-    listed = _tariffs(others)
+    listed = _tariffs(others) if facts.task in PRICED_TASKS else None
     told = settled(exchanges)
     for id, made in served(others, facts).items():
         if id not in told or len(made) > 1 or listed is None:
@@ -398,14 +401,16 @@ def _sum(tariff: Tariff, took: Usage) -> str:
     exact = price.cost_nano_usd(took.input_tokens, took.output_tokens)
     cached = f", {took.cached_tokens:,} of them cached," if took.cached_tokens else ""
     return (
-        f"{took.input_tokens:,} input tokens{cached} and {took.output_tokens:,} output tokens at {price.describe()} "
+        f"input of {took.input_tokens:,}{cached} and output of {took.output_tokens:,} tokens at {price.describe()} "
         f"make {exact:,} nano-USD{' at most' if cached else ''}"
     )
 
 
-def _nothing(exchanges: Sequence[Exchange], others: Sequence[Exchange]) -> Outcome:
+def _nothing(exchanges: Sequence[Exchange], others: Sequence[Exchange], facts: Facts) -> Outcome:
     if not settled(exchanges):
         return NOTHING_SETTLED
+    if facts.task not in PRICED_TASKS:
+        return NotApplicable(f"{facts.task} is not priced by the token of text")
     if _tariffs(others) is None:
         return NotApplicable("there is no list of models with prices")
     return NotApplicable("no request has both: a price by the token in /models, and a usage that adds up")
@@ -436,7 +441,7 @@ def cost_price(exchanges: Sequence[Exchange], facts: Facts, others: Sequence[Exc
                 expected, finding.got + hint, at=finding.at, note=finding.note, exchange_id=finding.exchange_id
             )
     if not known:
-        yield _nothing(exchanges, others)
+        yield _nothing(exchanges, others, facts)
 
 
 def _hint(charged: int, tariff: Tariff, took: Usage) -> str:
@@ -486,7 +491,7 @@ def cost_zero(exchanges: Sequence[Exchange], facts: Facts, others: Sequence[Exch
             yield Finding(expected, "0", at=finding.at, note=finding.note, exchange_id=finding.exchange_id)
             return
     if not known:
-        yield _nothing(exchanges, others)
+        yield _nothing(exchanges, others, facts)
 
 
 # Asked again
