@@ -84,6 +84,19 @@ def check(
         str | None,
         typer.Option("--api-key-env", metavar="NAME", help="Variable with the key [default: ROADWORTHY_API_KEY]."),
     ] = None,
+    billing_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where the API tells what requests cost: check that too.")
+    ] = None,
+    billing_api_key_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Variable with the key of --billing-url [default: ROADWORTHY_BILLING_API_KEY, or the API's own key].",
+        ),
+    ] = None,
+    billing_timeout: Annotated[
+        float | None, typer.Option(help="Seconds within which a request's cost is told [default: 60].")
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", metavar="FILE", help="Settings [default: roadworthy.toml, where no URL is given]."),
@@ -150,7 +163,10 @@ def check(
                 "api_key_env": api_key_env,
                 "request_id_header": request_id_header,
                 "ca_file": ca_file,
+                "billing_url": billing_url,
+                "billing_api_key_env": billing_api_key_env,
             },
+            "limits": {"billing_timeout_s": billing_timeout},
             "check": {
                 "lens": lens,
                 "only": only,

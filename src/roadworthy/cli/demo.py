@@ -20,7 +20,7 @@ from roadworthy.conformance.plan import select
 from roadworthy.conformance.report import terminal
 from roadworthy.conformance.report.model import Report
 from roadworthy.conformance.settings import CheckSettings, ReportsTable
-from roadworthy.conformance.target import Target
+from roadworthy.conformance.target import CostEndpoint, Target
 from roadworthy.conformance.verdict import ExitCode
 from roadworthy.errors import RoadworthyError, UsageError
 
@@ -31,7 +31,7 @@ FAULTS = (
     "chat.usage.total_wrong",
     "tools.arguments_object",
     "structured.fenced",
-    "request_id.missing_on_streams",
+    "billing.unknown_zero",
 )
 
 
@@ -100,7 +100,8 @@ def _check(console: Console, faults: Sequence[str], out: Path, *, everything: bo
 async def _ask(console: Console, url: str, *, everything: bool) -> Report:
     from roadworthy.http.aiohttp_transport import AiohttpTransport
 
-    settings, target, transport = CheckSettings(), Target(url, KEY), AiohttpTransport()
+    settings, transport = CheckSettings(), AiohttpTransport()
+    target = Target(url, KEY, cost_endpoint=CostEndpoint(f"{url}/request-costs", KEY))
     watch = terminal.Watch(console)
     try:
         models = [MODEL]
