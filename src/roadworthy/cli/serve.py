@@ -22,6 +22,7 @@ from roadworthy.billing.service import Billing
 from roadworthy.billing.settings import BillingSettings
 from roadworthy.billing.settings import read_settings as billing_settings
 from roadworthy.billing.settings import shown_rows as billing_rows
+from roadworthy.cli.billing_wiring import usage_routes
 from roadworthy.database import Database, migrate, shown_url
 from roadworthy.errors import UsageError
 from roadworthy.mapping_api.api.app import create_app
@@ -117,7 +118,11 @@ def server_config(
         allow_private = service.settings.allow_private_targets
         beside.append(Billing(service.database, service.sealer, billing, allow_private=allow_private))
     return uvicorn.Config(
-        create_app(service, routers=[endpoint_routes, status_pages(service.database)], beside=beside),
+        create_app(
+            service,
+            routers=[endpoint_routes, status_pages(service.database), usage_routes(service)],
+            beside=beside,
+        ),
         # The validator reads arrival times from sockets of Python's own loop; uvloop is quicker, but hides them.
         loop="asyncio" if service.settings.validator else "auto",
         log_config=None,
