@@ -16,7 +16,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from roadworthy.billing import json_text
-from roadworthy.billing.items import ITEM_SCHEMA, ItemReader, Problem, shown
+from roadworthy.billing.items import ITEM_SCHEMA, ItemReader, Problem, shown, wire_name
 from roadworthy.billing.records import Served
 from roadworthy.billing.store import endpoints, gateways, usage
 from roadworthy.billing.store.gateways import Gateway
@@ -94,18 +94,6 @@ _BODY = {
     "properties": {"requests": {"type": "array", "maxItems": MAX_ITEMS, "items": ITEM_SCHEMA}},
 }
 _PARAMETERS = ("partial", "late")
-_WIRE = {
-    "served_at_us": "servedAt",
-    "input_tokens": "usage.inputTokens",
-    "cached_input_tokens": "usage.cachedInputTokens",
-    "output_tokens": "usage.outputTokens",
-    "other_units": "usage.units",
-}
-
-
-def wire_name(name: str) -> str:
-    """What the field of a `Served` is called in an item."""
-    return _WIRE.get(name, name)
 
 
 @dataclass(frozen=True, slots=True)

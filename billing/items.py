@@ -27,7 +27,7 @@ BEHIND_US = 35 * 24 * 3600 * SECOND_US
 """How old a request may be when it is told of: older ones belong to statements that are closed. `late` allows them."""
 
 _SLUG = r"[a-z0-9](?:[a-z0-9]|-(?=[a-z0-9])){0,62}[a-z0-9]"
-_PAYER = r"(?:user|org):[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+PAYER = r"(?:user|org):[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _TASK = r"[a-z0-9]+(?:-[a-z0-9]+){0,9}"
 _UNIT = r"[a-z][A-Za-z0-9_]{0,31}"
 _TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
@@ -87,7 +87,7 @@ ITEM_SCHEMA: dict[str, Any] = {
             "description": "When it was answered: RFC 3339 with an offset.",
             "examples": ["2026-06-23T12:00:00.250Z"],
         },
-        "payer": _text(_PAYER, 101, "Who pays: user:NAME or org:NAME.", "org:acme"),
+        "payer": _text(PAYER, 101, "Who pays: user:NAME or org:NAME.", "org:acme"),
         "model": _text(_SHOWN, MAX_NAME_LENGTH, "The model that was asked.", "deepseek-ai/DeepSeek-R1"),
         "task": _text(_TASK, 64, "The task.", "conversational"),
         "status": {
@@ -130,7 +130,7 @@ _TEXTS = tuple(
     for name, pattern, most in (
         ("provider", _SLUG, 64),
         ("requestId", _SHOWN, MAX_NAME_LENGTH),
-        ("payer", _PAYER, 101),
+        ("payer", PAYER, 101),
         ("model", _SHOWN, MAX_NAME_LENGTH),
         ("task", _TASK, 64),
     )
@@ -274,3 +274,17 @@ def shown(value: Any) -> str:
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
+
+
+_WIRE = {
+    "served_at_us": "servedAt",
+    "input_tokens": "usage.inputTokens",
+    "cached_input_tokens": "usage.cachedInputTokens",
+    "output_tokens": "usage.outputTokens",
+    "other_units": "usage.units",
+}
+
+
+def wire_name(name: str) -> str:
+    """What the field of a `Served` is called in an item."""
+    return _WIRE.get(name, name)

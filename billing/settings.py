@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from roadworthy.billing.items import PAYER
 from roadworthy.billing.schedule import Policy
 from roadworthy.config import read_toml, validate
 from roadworthy.errors import ConfigError
@@ -47,6 +48,9 @@ class BillingSettings(BaseSettings):
     """The largest answer that is read."""
     providers_at_once: Annotated[int, Field(ge=1, le=1000)] = 32
     """Providers that one process asks at the same time."""
+
+    validator_payer: Annotated[str, Field(pattern=f"^{PAYER}$")] = "org:validator"
+    """Who pays for the validator's own requests, of providers that have a cost endpoint."""
 
     @model_validator(mode="after")
     def _consistent(self) -> BillingSettings:

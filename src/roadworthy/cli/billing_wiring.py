@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from fastapi import APIRouter, Request
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from roadworthy import logs
 from roadworthy.billing import api
-from roadworthy.billing.store import gateways
+from roadworthy.billing.items import ItemReader
+from roadworthy.billing.records import Served
+from roadworthy.billing.store import endpoints, gateways, usage
 from roadworthy.billing.store.gateways import Gateway
+from roadworthy.cli.billing_uses import item_of
+from roadworthy.conformance.usage import Use
 from roadworthy.mapping_api.access import PUBLIC, Caller, InvalidCredentials, authenticate
 from roadworthy.mapping_api.api.failures import documented
 from roadworthy.mapping_api.api.json_body import read_body
 from roadworthy.mapping_api.errors import BadRequest, Forbidden, TooLarge, Unauthorized, Unavailable
+from roadworthy.mapping_api.records import Mapping
 from roadworthy.mapping_api.service import Service
 
+Noted = Callable[[AsyncConnection, int, Sequence[tuple[Mapping, Sequence[Use]]]], Awaitable[None]]
+
+_log = logs.get("roadworthy.billing")
 _NEEDS = "this needs a gateway's token, made with `roadworthy billing gateway create`"
 
 
@@ -68,3 +78,28 @@ def _refused(status: int, message: str) -> Exception:
     if status == 503:
         return Unavailable(message)
     return TooLarge(message) if status == 413 else BadRequest(message)
+
+
+def probes_noted(payer: str) -> Noted:
+    """What notes the validator's requests, for providers with a cost endpoint: `payer` pays for them."""
+
+    async def note(connection: AsyncConnection, now_us: int, used: Sequence[tuple[Mapping, Sequence[Use]]]) -> None:
+        costed = {each.provider for each in await endpoints.list_all(connection)}
+        reader = ItemReader(costed, now_us)
+        served = []
+        for mapping, uses in used:
+            if mapping.provider not in costed:
+                continue
+            for use in uses:
+                model = mapping.hf_model or mapping.provider_model
+                made = reader.read(item_of(use, mapping.provider, payer, model=model, task=mapping.task))
+                if isinstance(made, Served):
+                    served.append(made)
+                else:
+                    _log.warning("a probe cannot be costed", provider=mapping.provider, reason=str(made[0]))
+        taken = await usage.take_in(connection, served, now_us, "validator")
+        for place in taken.conflicts:
+            one = served[place]
+            _log.warning("a provider gave two probes one id", provider=one.provider, id=one.request_id)
+
+    return note

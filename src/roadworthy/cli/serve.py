@@ -22,7 +22,7 @@ from roadworthy.billing.service import Billing
 from roadworthy.billing.settings import BillingSettings
 from roadworthy.billing.settings import read_settings as billing_settings
 from roadworthy.billing.settings import shown_rows as billing_rows
-from roadworthy.cli.billing_wiring import usage_routes
+from roadworthy.cli.billing_wiring import probes_noted, usage_routes
 from roadworthy.database import Database, migrate, shown_url
 from roadworthy.errors import UsageError
 from roadworthy.mapping_api.api.app import create_app
@@ -113,7 +113,7 @@ def server_config(
     service.ticks.every("alerts", 1.0, alerter.tick)
     beside: list[AbstractAsyncContextManager[Any]] = [_Stopping(alerter)]
     if service.settings.validator:
-        beside.append(_validator(service, validation, metrics))
+        beside.append(_validator(service, validation, metrics, billing or BillingSettings()))
     if service.settings.billing:
         allow_private = service.settings.allow_private_targets
         beside.append(Billing(service.database, service.sealer, billing, allow_private=allow_private))
@@ -187,7 +187,9 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _validator(service: Service, settings: ValidatorSettings, metrics: ValidatorMetrics) -> Validator:
+def _validator(
+    service: Service, settings: ValidatorSettings, metrics: ValidatorMetrics, billing: BillingSettings
+) -> Validator:
     def published(finished: Sequence[Finished], seconds: float) -> None:
         metrics.published(finished, seconds)
         service.deliverer.wake()
@@ -198,6 +200,7 @@ def _validator(service: Service, settings: ValidatorSettings, metrics: Validator
         settings,
         allow_private=service.settings.allow_private_targets,
         published=published,
+        noted=probes_noted(billing.validator_payer),
     )
 
 
