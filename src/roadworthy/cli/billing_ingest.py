@@ -231,32 +231,43 @@ class _Counted(io.RawIOBase):
 
 
 def batches(source: Input, options: Options) -> Iterator[Batch]:
-    """A file's items, batch by batch. A recording is told by its first line."""
+    """A file's items, batch by batch. A recording is told by its first line. Raises `UsageError`."""
     batch = Batch(source.name)
-    for number, line, whole in source.lines():
-        text = line.strip()
-        if not text:
-            continue
-        if not whole:
-            batch.refuse(number, text[:200], f"the line is longer than {MAX_LINE_BYTES:,} bytes")
-        else:
-            try:
-                item = json_text.parse(text)
-            except json_text.JsonTextError as error:
-                batch.refuse(number, text, f"the line {error}")
-            else:
-                if type(item) is dict and "roadworthy" in item and "facts" in item:
-                    if batch.lines or batch.bad:
-                        raise UsageError(f"{source.name}: a recording begins at line {number}; give it by itself")
-                    yield from _recorded(source, line + source.rest(), options)
-                    return
-                batch.take(number, text, item)
-        if batch.full:
-            batch.read_bytes = source.read_bytes
-            yield batch
-            batch = Batch(source.name)
+    try:
+        for number, line, whole in source.lines():
+            item = _read(batch, number, line, whole=whole)
+            if type(item) is dict and "roadworthy" in item and "facts" in item:
+                if batch.lines or batch.bad:
+                    raise UsageError(f"{source.name}: a recording begins at line {number}; give it by itself")
+                yield from _recorded(source, line + source.rest(), options)
+                return
+            if item is not _NOTHING:
+                batch.take(number, line.strip(), item)
+            if batch.full:
+                batch.read_bytes = source.read_bytes
+                yield batch
+                batch = Batch(source.name)
+    except UsageError:
+        yield batch  # what stands before a damaged place is taken in
+        raise
     batch.read_bytes = source.read_bytes
     yield batch
+
+
+_NOTHING = object()
+
+
+def _read(batch: Batch, number: int, line: bytes, *, whole: bool) -> Any:
+    """A line's value, or `_NOTHING` where there is none; what is wrong with it is noted in the batch."""
+    text = line.strip()
+    if not whole:
+        batch.refuse(number, text[:200], f"the line is longer than {MAX_LINE_BYTES:,} bytes")
+    elif text:
+        try:
+            return json_text.parse(text)
+        except json_text.JsonTextError as error:
+            batch.refuse(number, text, f"the line {error}")
+    return _NOTHING
 
 
 def _recorded(source: Input, text: bytes, options: Options) -> Iterator[Batch]:

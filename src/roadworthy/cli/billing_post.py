@@ -29,13 +29,12 @@ _LATER = {408, 429, 500, 502, 503, 504}
 class Poster:
     """Sends batches to one service. Use it in `async with`."""
 
-    def __init__(self, target: Service, *, late: bool, first_wait_s: float = FIRST_WAIT_S) -> None:
+    def __init__(self, target: Service, *, late: bool) -> None:
         """`late` asks the service to take requests of any age."""
         self._target = target
         self._url = f"{target.url}/api/usage?partial=true{'&late=true' if late else ''}"
         self._transport = AiohttpTransport(ca_file=target.ca_file)
         self._redactor = Redactor([target.token] if target.token else [])
-        self._first_wait_s = first_wait_s
         self._limits = Limits(
             connect_timeout_s=min(10.0, target.timeout_s),
             total_timeout_s=target.timeout_s,
@@ -70,7 +69,7 @@ class Poster:
 
     def _wait_s(self, attempt: int, reply: Reply) -> float:
         asked_s = retry_after_s(reply.header("retry-after"), datetime.now(UTC))
-        wait_s: float = self._first_wait_s * 2**attempt * (0.5 + random.random())  # noqa: S311  spread, not secrecy
+        wait_s: float = FIRST_WAIT_S * 2**attempt * (0.5 + random.random())  # noqa: S311  spread, not secrecy
         return min(max(wait_s, asked_s), LONGEST_WAIT_S)
 
     def _read(self, reply: Reply) -> dict[str, Any]:
