@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from roadworthy import settings
+from roadworthy.billing.items import PAYER
 from roadworthy.billing.schedule import Policy
 from roadworthy.settings import Found
 
@@ -46,6 +47,9 @@ class BillingSettings(BaseSettings):
     """The largest answer that is read."""
     providers_at_once: Annotated[int, Field(ge=1, le=1000)] = 32
     """Providers that one process asks at the same time."""
+
+    validator_payer: Annotated[str, Field(pattern=f"^{PAYER}$")] = "org:validator"
+    """Who pays for the validator's own requests, of providers that have a cost endpoint."""
 
     @model_validator(mode="after")
     def _consistent(self) -> BillingSettings:

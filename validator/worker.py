@@ -11,9 +11,12 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from roadworthy.conformance.usage import Use
 from roadworthy.database import Database, DatabaseUnavailableError
 from roadworthy.mapping_api.change import change
 from roadworthy.mapping_api.records import Mapping
@@ -35,6 +38,8 @@ SPARE_S = 60
 """How much longer than its run may take a lease lasts: time to publish, even after a short lapse of the database."""
 
 Published = Callable[[Sequence[Finished], float], None]
+Noted = Callable[[AsyncConnection, int, Sequence[tuple[Mapping, Sequence[Use]]]], Awaitable[None]]
+"""Takes what runs used, by mapping, in the transaction that publishes them and at its time."""
 
 _log = logging.getLogger(__name__)
 
@@ -61,8 +66,12 @@ class Worker:
         run_timeout_s: float,
         recording_max_bytes: int,
         published: Published | None = None,
+        noted: Noted | None = None,
     ) -> None:
-        """`published` is called after each transaction that published something, with what and in how many seconds."""
+        """`published` is called after each transaction that published something, with what and in how many seconds.
+
+        `noted` is called within it, with what all its runs used, those that do not count included.
+        """
         self._database = database
         self._engine = Engine(database, policy)
         self._prober = prober
@@ -70,6 +79,7 @@ class Worker:
         self._run_timeout_s = run_timeout_s
         self._recording_max_bytes = recording_max_bytes
         self._published = published
+        self._noted = noted
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._ended: list[_Ended] = []
         self._looking = Looking("claiming what is due", self._look)
@@ -183,6 +193,7 @@ class Worker:
             self.wake()
 
     async def _publish(self, group: Sequence[_Ended]) -> None:
+        used = [(each.mapping, each.outcome.uses) for each in group if each.outcome.uses]
         # A run whose lease ended may wait here beside the one that was begun in its place.
         newest = {each.claim.mapping_id: each for each in sorted(group, key=lambda each: each.claim.fence)}
         group = list(newest.values())
@@ -192,6 +203,8 @@ class Worker:
             await due_rows.give_back(opened.connection, [each.claim for each in group if each.claim.mapping_id in gone])
             counted = [Finished(each.claim, each.outcome) for each in group if each.claim.mapping_id not in gone]
             published = await Publication(opened, self._policy).publish(counted)
+            if self._noted is not None and used:
+                await self._noted(opened.connection, opened.now_us, used)
         self._away = False
         if published < len(group):
             _log.info("%d runs did not count: their lease was lost, or their mapping changed", len(group) - published)

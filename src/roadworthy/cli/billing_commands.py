@@ -66,3 +66,87 @@ def endpoint_set(
     from roadworthy.cli import billing_collect
 
     billing_collect.endpoint_set(database, provider, url, key_env=key_env, no_key=no_key)
+
+
+gateway_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Who may hand in usage over HTTP: gateways and their tokens."
+)
+app.add_typer(gateway_app, name="gateway")
+
+GatewayName = Annotated[str, typer.Argument(metavar="NAME", help="The gateway's name.")]
+
+
+@gateway_app.command("create")
+def gateway_create(name: GatewayName, database: Database = None) -> None:
+    """Make a gateway's token and print it, this once: the token alone on standard output."""
+    from roadworthy.cli import billing_gateway
+
+    billing_gateway.create(database, name)
+
+
+@gateway_app.command("list")
+def gateway_list(json: Json = False, database: Database = None) -> None:
+    """List gateways, revoked ones too, without their tokens."""
+    from roadworthy.cli import billing_gateway
+
+    billing_gateway.list_all(database, as_json=json)
+
+
+@gateway_app.command("revoke")
+def gateway_revoke(name: GatewayName, database: Database = None) -> None:
+    """End a gateway's token, at once and for good."""
+    from roadworthy.cli import billing_gateway
+
+    billing_gateway.revoke(database, name)
+
+
+@app.command()
+def ingest(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...", help="JSON lines of usage items, or recordings, also as gzip; - is standard input."
+        ),
+    ],
+    url: Annotated[
+        str | None, typer.Option("--url", metavar="URL", help="Hand in to this service, in place of the database.")
+    ] = None,
+    token_env: Annotated[
+        str, typer.Option("--token-env", metavar="NAME", help="Variable with the gateway's token, for --url.")
+    ] = "ROADWORTHY_GATEWAY_TOKEN",  # noqa: S107  the variable's name, not a token
+    ca_file: Annotated[
+        Path | None, typer.Option("--ca-file", metavar="FILE", help="Certificates to trust, for --url.")
+    ] = None,
+    provider: Annotated[
+        str | None, typer.Option("--provider", metavar="SLUG", help="Whose API a recording is of.")
+    ] = None,
+    payer: Annotated[
+        str, typer.Option("--payer", metavar="PAYER", help="Who pays for a recording's requests.")
+    ] = "org:roadworthy",
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="ID", help="The model of a recording [default: the one asked].")
+    ] = None,
+    late: Annotated[bool, typer.Option("--late", help="Also take what was served more than 35 days ago.")] = False,
+    rejects: Annotated[
+        Path | None,
+        typer.Option("--rejects", metavar="FILE", help="Write each line that cannot be taken there, and why."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Without progress.")] = False,
+    json: Json = False,
+    database: Database = None,
+) -> None:
+    """Take usage in from files. What is stored already is known, so run it again after it was cut off.
+
+    Exit codes: 0 all is stored; 1 some lines conflict or cannot be used, and all others are stored; 2 wrong usage.
+    """
+    from roadworthy.cli import billing_ingest
+    from roadworthy.cli.service_client import service
+    from roadworthy.errors import UsageError
+
+    if url is not None and database is not None:
+        raise UsageError("--url and --database exclude each other")
+    to = None if url is None else service(url, token_env, ca_file, 60.0)
+    if to is not None and not to.token:
+        raise UsageError(f"--url needs a gateway's token in the variable {token_env}; or name another: --token-env")
+    options = billing_ingest.Options(provider, payer, model, late, rejects, quiet, json)
+    billing_ingest.ingest(database, files, options, to)

@@ -21,6 +21,7 @@ from roadworthy.billing.service import Billing
 from roadworthy.billing.settings import TABLE as BILLING
 from roadworthy.billing.settings import BillingSettings
 from roadworthy.billing.settings import gather as gather_billing
+from roadworthy.cli.billing_wiring import probes_noted, usage_routes
 from roadworthy.database import Database, migrate, shown_url
 from roadworthy.errors import UsageError
 from roadworthy.mapping_api.api.app import create_app
@@ -104,12 +105,16 @@ def server_config(
     service.ticks.every("alerts", 1.0, alerter.tick)
     beside: list[AbstractAsyncContextManager[Any]] = [_Stopping(alerter)]
     if service.settings.validator:
-        beside.append(_validator(service, validation, metrics))
+        beside.append(_validator(service, validation, metrics, billing or BillingSettings()))
     if service.settings.billing:
         allow_private = service.settings.allow_private_targets
         beside.append(Billing(service.database, service.sealer, billing, allow_private=allow_private))
     return uvicorn.Config(
-        create_app(service, routers=[endpoint_routes, status_pages(service.database)], beside=beside),
+        create_app(
+            service,
+            routers=[endpoint_routes, status_pages(service.database), usage_routes(service)],
+            beside=beside,
+        ),
         # The validator reads arrival times from sockets of Python's own loop; uvloop is quicker, but hides them.
         loop="asyncio" if service.settings.validator else "auto",
         log_config=None,
@@ -174,7 +179,9 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _validator(service: Service, settings: ValidatorSettings, metrics: ValidatorMetrics) -> Validator:
+def _validator(
+    service: Service, settings: ValidatorSettings, metrics: ValidatorMetrics, billing: BillingSettings
+) -> Validator:
     def published(finished: Sequence[Finished], seconds: float) -> None:
         metrics.published(finished, seconds)
         service.deliverer.wake()
@@ -185,6 +192,7 @@ def _validator(service: Service, settings: ValidatorSettings, metrics: Validator
         settings,
         allow_private=service.settings.allow_private_targets,
         published=published,
+        noted=probes_noted(billing.validator_payer),
     )
 
 

@@ -19,6 +19,8 @@ from typing import Any, NoReturn
 import typer
 
 from roadworthy import logs
+from roadworthy.billing.settings import read_settings as billing_settings
+from roadworthy.cli.billing_wiring import probes_noted
 from roadworthy.cli.operator import iso, read, show, write
 from roadworthy.cli.options import Where
 from roadworthy.config import validate
@@ -52,6 +54,7 @@ def run(where: Where) -> None:
     """Validate until interrupted."""
     settings = service_settings({"database_url": where.url}, where.config)
     validation = read_settings(where.config)
+    payer = billing_settings(where.config).validator_payer
     logs.configure(settings.log_format, settings.log_level, settings.secrets())
     database = Database(settings.database_url)
     migrate(database.url)
@@ -62,7 +65,13 @@ def run(where: Where) -> None:
             with contextlib.suppress(NotImplementedError):  # on Windows Ctrl-C raises KeyboardInterrupt
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
         try:
-            async with Validator(database, _sealer(settings), validation, allow_private=settings.allow_private_targets):
+            async with Validator(
+                database,
+                _sealer(settings),
+                validation,
+                allow_private=settings.allow_private_targets,
+                noted=probes_noted(payer),
+            ):
                 typer.echo(f"validating on {shown_url(database.url)}. Stop with Ctrl-C.", err=True)
                 await stop.wait()
                 _log.info("stopping")
@@ -77,10 +86,17 @@ def once(where: Where, provider: str | None, ids: Sequence[str], *, force: bool,
     """Validate what is due, or what was asked for, and leave with the verdict's exit code."""
     settings = service_settings({"database_url": where.url}, where.config)
     validation = read_settings(where.config)
+    payer = billing_settings(where.config).validator_payer
     logs.configure(settings.log_format, settings.log_level, settings.secrets())
 
     async def go(database: Database) -> list[dict[str, Any]]:
-        validator = Validator(database, _sealer(settings), validation, allow_private=settings.allow_private_targets)
+        validator = Validator(
+            database,
+            _sealer(settings),
+            validation,
+            allow_private=settings.allow_private_targets,
+            noted=probes_noted(payer),
+        )
         try:
             return await _once(database, validator, provider, ids, force=force)
         finally:
