@@ -13,6 +13,7 @@ _EXTRAS = {
     "server": "aiosqlite alembic apscheduler cryptography fastapi httptools huggingface_hub limits orjson "
     "prometheus_client pydantic_settings sqlalchemy ssrfguard starlette structlog".split(),
     "postgres": ["psycopg", "psycopg_pool"],
+    "parquet": ["pyarrow"],
 }
 """The packages of each extra, by their import names."""
 

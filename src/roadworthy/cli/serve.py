@@ -18,10 +18,12 @@ import uvicorn
 from sqlalchemy.exc import DBAPIError
 
 from roadworthy import logs
+from roadworthy.billing.reconcile.watch import LOOK_S, LedgerWatch
 from roadworthy.billing.service import Billing
 from roadworthy.billing.settings import BillingSettings
 from roadworthy.billing.settings import read_settings as billing_settings
 from roadworthy.billing.settings import shown_rows as billing_rows
+from roadworthy.cli.billing_prices import Capturing
 from roadworthy.database import Database, migrate, shown_url
 from roadworthy.errors import UsageError
 from roadworthy.mapping_api.api.app import create_app
@@ -116,6 +118,10 @@ def server_config(
     if service.settings.billing:
         allow_private = service.settings.allow_private_targets
         beside.append(Billing(service.database, service.sealer, billing, allow_private=allow_private))
+        beside.append(Capturing(service.database, service.sealer, allow_private=allow_private))
+        watch = LedgerWatch(service.database)
+        service.metric_sources.append(watch)
+        service.ticks.every("look through the ledger", LOOK_S, watch.tick, first_after_s=LOOK_S)
     return uvicorn.Config(
         create_app(service, routers=[endpoint_routes, status_pages(service.database)], beside=beside),
         # The validator reads arrival times from sockets of Python's own loop; uvloop is quicker, but hides them.
