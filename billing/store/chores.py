@@ -15,7 +15,8 @@ async def take(connection: AsyncConnection, name: str, now_us: int, every_us: in
     statement = insert(connection, chores).values(name=name, taken_at_us=now_us, outcome="")
     due = sa.or_(chores.c.taken_at_us <= now_us - every_us, chores.c.taken_at_us > now_us)
     done = await connection.execute(
-        statement.on_conflict_do_update(index_elements=["name"], set_={"taken_at_us": now_us}, where=due)
+        statement.on_conflict_do_update(index_elements=["name"], set_={"taken_at_us": now_us}, where=due),
+        execution_options={"preserve_rowcount": True},
     )
     return done.rowcount == 1
 
