@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 
 from roadworthy.errors import UsageError
@@ -25,6 +25,8 @@ MAX_NANO_USD_PER_MILLION = 2**63 - 1
 LEAST_PLAUSIBLE_NANO_USD = 100_000
 """A published price of a million tokens below 0.0001 USD, but not zero, is a price of one token."""
 MAX_NUMBER_LENGTH = 64
+EXACT = Context(prec=2 * MAX_NUMBER_LENGTH)
+"""Digits enough for any number that is read; the usual 28 would round in silence."""
 MAX_PUBLISHED_MODELS = 10_000
 FOREVER_US = 2**63 - 1
 MAX_NAME_LENGTH = 256
@@ -69,7 +71,7 @@ def nano_usd_per_million(usd: str | int | Decimal) -> int:
     exact = Decimal(text)
     if exact.adjusted() > 10:
         raise UsageError(f"a price of {text} USD per million units is beyond all reason; the most is 9,000,000,000")
-    nano = exact.scaleb(DECIMALS)
+    nano = exact.scaleb(DECIMALS, EXACT)
     whole = int(nano)
     if whole != nano:
         raise UsageError(

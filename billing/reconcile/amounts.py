@@ -6,7 +6,7 @@ import re
 from decimal import ROUND_CEILING, Decimal
 from typing import Literal
 
-from roadworthy.billing.prices import DECIMALS
+from roadworthy.billing.prices import DECIMALS, EXACT
 from roadworthy.errors import UsageError
 
 Mark = Literal[".", ","]
@@ -40,7 +40,7 @@ def nano_of_usd(text: str, mark: Mark = ".") -> tuple[int, bool]:
     exact = Decimal(digits)
     if exact and exact.adjusted() > DECIMALS:
         raise UsageError(f"an amount of {text.strip()[:MAX_LENGTH]} is more than this ledger can hold for one line")
-    nano = exact.scaleb(DECIMALS)
+    nano = exact.scaleb(DECIMALS, EXACT)
     rounded = nano.to_integral_value(ROUND_CEILING)
     return sign * int(rounded), rounded != nano
 

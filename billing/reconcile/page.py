@@ -16,11 +16,15 @@ from markupsafe import Markup
 from roadworthy.billing.prices import usd
 from roadworthy.billing.reconcile import drawing
 from roadworthy.billing.reconcile.report import Report
-from roadworthy.billing.reconcile.text import day_of, exact, iso, shown, visible
+from roadworthy.billing.reconcile.text import exact, iso, period, shown, visible
 from roadworthy.billing.reconcile.variance import HARMLESS, MEANINGS, Kind
 
-VERDICTS = {"within": ("✓", "pass"), "beyond": ("✗", "fail"), "undecided": ("?", "inconclusive")}
-"""Each verdict's symbol, and the class of the shared style that gives it its colours."""
+VERDICTS = {
+    "within": ("✓ Within tolerance", "pass"),
+    "beyond": ("✗ Beyond tolerance", "fail"),
+    "undecided": ("? Undecided", "inconclusive"),
+}
+"""Each verdict's words, and the class of the shared style that gives it its colours."""
 
 
 def render(report: Report, *, style: str, script: str) -> str:
@@ -37,9 +41,9 @@ def render(report: Report, *, style: str, script: str) -> str:
     environment.globals |= {
         "HARMLESS": HARMLESS,
         "MEANINGS": MEANINGS,
-        "day_of": day_of,
         "exact": exact,
         "iso": iso,
+        "period": period,
         "shown": shown,
         "usd": usd,
     }
@@ -50,8 +54,7 @@ def render(report: Report, *, style: str, script: str) -> str:
         summary=summary[0].upper() + summary[1:],
         outcome=report.outcome,
         terms=report.outcome.terms,
-        verdict=report.outcome.verdict,
-        symbol=VERDICTS[report.outcome.verdict][0],
+        title=VERDICTS[report.outcome.verdict][0],
         tone=VERDICTS[report.outcome.verdict][1],
         tones={kind: _tone(kind) for kind in Kind},
         days=drawing.days(report),

@@ -7,13 +7,14 @@ from rich.table import Table
 from rich.text import Text
 
 from roadworthy.billing.reconcile.report import Report
-from roadworthy.billing.reconcile.text import exact, iso, shown, visible
+from roadworthy.billing.reconcile.text import exact, iso, period, shown, visible
 from roadworthy.billing.reconcile.variance import HARMLESS, MEANINGS, Class, Kind, Variance
 
 WIDE = 100
 IDS = 5
 MODELS = 12
 STYLES = {"within": "bold green", "beyond": "bold red", "undecided": "bold magenta"}
+WORDS = {"within": "within tolerance", "beyond": "beyond tolerance", "undecided": "undecided"}
 SYMBOLS = {"within": "✓", "beyond": "✗", "undecided": "?"}
 
 
@@ -21,8 +22,8 @@ def show(report: Report, console: Console) -> None:
     """Print it, for whatever width the console has."""
     outcome, terms = report.outcome, report.outcome.terms
     verdict = outcome.verdict
-    head = Text(f"{SYMBOLS[verdict]} {verdict}", style=STYLES[verdict])
-    head.append(f"  {terms.provider}, {iso(terms.from_us)} to {iso(terms.to_us)}", style="default not bold")
+    head = Text(f"{SYMBOLS[verdict]} {WORDS[verdict]}", style=STYLES[verdict])
+    head.append(f"  {terms.provider}, {period(terms.from_us, terms.to_us)}", style="default not bold")
     console.print(head)
     console.print(Text(f"  {report.sentence()}."))
     console.print(Text(f"  {_served(report)}."))

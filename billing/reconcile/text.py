@@ -27,14 +27,14 @@ def exact(nano_usd: int | None) -> str:
 
 
 def shown(nano_usd: int | None, *, sign: bool = False) -> str:
-    """USD with grouped thousands and at least two decimals, at most six; more are shown as `<0.000001`."""
+    """USD with grouped thousands and at least two decimals, at most six; all of them where six would show nothing."""
     if nano_usd is None:
         return "not known"
     before = "-" if nano_usd < 0 else "+" if sign and nano_usd > 0 else ""
     size = abs(nano_usd)
     least = 10 ** (DECIMALS - FEW)
     if 0 < size < least:
-        return f"{before}<0.000001"
+        return f"{before}{usd(size)}"
     units = (size + least // 2) // least
     whole, rest = divmod(units, 10**FEW)
     decimals = f"{rest:0{FEW}d}".rstrip("0").ljust(2, "0")
@@ -46,3 +46,14 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def period(from_us: int, to_us: int) -> str:
+    """A period of UTC: "October 2026" for a whole month, else its two ends."""
+    first, after = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=each) for each in (from_us, to_us))
+    months = (after.year - first.year) * 12 + after.month - first.month
+    if months == 1 and all(
+        each == each.replace(day=1, hour=0, minute=0, second=0, microsecond=0) for each in (first, after)
+    ):
+        return f"{first:%B %Y}, UTC"
+    return f"{iso(from_us)} to {iso(to_us)}"
