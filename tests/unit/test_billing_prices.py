@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -44,7 +45,22 @@ def test_a_price_is_exact(written, nano):
 
 @pytest.mark.parametrize(
     "written",
-    ["", "-1", "NaN", "Infinity", "1e400", "0.0000000001", "1,5", "$2", "1_0", "9300000000", 0.2, True, "9" * 5000],
+    [
+        "",
+        "-1",
+        "NaN",
+        "Infinity",
+        "1e400",
+        "0.0000000001",
+        "1,5",
+        "$2",
+        "1_0",
+        "9300000000",
+        0.2,
+        True,
+        "9" * 5000,
+        "0.2" + "0" * 30 + "1",
+    ],
     ids=lambda value: str(value)[:12],
 )
 def test_what_is_no_price_is_refused_in_a_sentence(written):
@@ -53,16 +69,14 @@ def test_what_is_no_price_is_refused_in_a_sentence(written):
 
 
 def test_a_price_with_too_many_decimals_says_how_many_there_may_be():
-    with pytest.raises(
-        UsageError, match="at most 9 decimals of a USD per million units, which are nano-USD; got 0.12345"
-    ):
+    with pytest.raises(UsageError, match="at most 9 decimals of a USD per million units, which are nano-USD"):
         nano_usd_per_million("0.1234567891")
 
 
 @given(st.integers(min_value=-(10**30), max_value=10**30))
 def test_usd_tells_every_nano(nano):
     text = usd(nano)
-    assert Decimal(text).scaleb(9) == nano
+    assert Fraction(text) * 10**9 == nano
     assert "e" not in text.lower()
 
 
@@ -95,6 +109,7 @@ def test_amounts_are_read_as_people_write_them(text, mark, nano):
 
 def test_more_decimals_than_nano_are_rounded_up_and_told():
     assert nano_of_usd("0.0000000001") == (1, True)
+    assert nano_of_usd("0.2" + "0" * 30 + "1") == (200_000_001, True)
     assert nano_of_usd("0.000012000000000000002") == (12_001, True)
     assert nano_of_nano("12.5") == (13, True)
     assert nano_of_nano("1,250") == (1250, False)
@@ -141,13 +156,10 @@ def test_a_unit_without_a_price_leaves_the_cost_open_unless_there_is_none_of_it(
     assert rates(output=None).cost_nano_usd(1, 0, 1, None) is None
 
 
-@given(
-    st.integers(0, 10**12),
-    st.integers(0, 10**12),
-    st.integers(0, 10**12),
-    st.integers(0, 10**18),
-    st.integers(0, 10**18),
-)
+TOKENS, PRICE = st.integers(0, 10**12), st.integers(0, 10**18)
+
+
+@given(TOKENS, TOKENS, TOKENS, PRICE, PRICE)
 def test_costs_are_exact_whatever_their_size(plain, cached, made, input_price, output_price):
     cached = min(cached, plain)
     exact = rates(input=input_price, cached=None, output=output_price).cost_nano_usd(plain, cached, made, None)
