@@ -190,3 +190,12 @@ gateways = sa.Table(
     sa.Column("revoked_at_us", sa.BigInteger),
 )
 """Who may hand in usage and read balances: the hub's own gateways. Tokens are kept as SHA-256."""
+
+chores = sa.Table(
+    "chores",
+    metadata,
+    sa.Column("name", sa.String(80), primary_key=True),
+    sa.Column("taken_at_us", sa.BigInteger, nullable=False),
+    sa.Column("outcome", sa.String(200), nullable=False),
+)
+"""What billing does now and then, once for all processes: when somebody last took it on, and what came of it."""

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from roadworthy.errors import RoadworthyError, UsageError
 
-_EXTRAS = ("server", "postgres")
+_EXTRAS = ("server", "postgres", "parquet")
 _COMES_WITH = {"starlette": "fastapi", "psycopg_pool": "psycopg"}
 """Packages that we import, and that a package of an extra brings."""
 

@@ -17,10 +17,12 @@ import typer
 import uvicorn
 
 from roadworthy import logs
+from roadworthy.billing.reconcile.watch import LOOK_S, LedgerWatch
 from roadworthy.billing.service import Billing
 from roadworthy.billing.settings import TABLE as BILLING
 from roadworthy.billing.settings import BillingSettings
 from roadworthy.billing.settings import gather as gather_billing
+from roadworthy.cli.billing_prices import Capturing
 from roadworthy.cli.billing_wiring import probes_noted, usage_routes
 from roadworthy.database import Database, migrate, shown_url
 from roadworthy.errors import UsageError
@@ -109,6 +111,10 @@ def server_config(
     if service.settings.billing:
         allow_private = service.settings.allow_private_targets
         beside.append(Billing(service.database, service.sealer, billing, allow_private=allow_private))
+        beside.append(Capturing(service.database, service.sealer, allow_private=allow_private))
+        watch = LedgerWatch(service.database)
+        service.metric_sources.append(watch)
+        service.ticks.every("look through the ledger", LOOK_S, watch.tick, first_after_s=LOOK_S)
     return uvicorn.Config(
         create_app(
             service,
