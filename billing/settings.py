@@ -33,6 +33,8 @@ class BillingSettings(BaseSettings):
     """The most ids in one question."""
     batches_per_turn: Annotated[int, Field(ge=1, le=10_000)] = 60
     """The most questions to one provider before others have a turn."""
+    turn_s: Seconds = 300
+    """How long one provider is asked before others have a turn."""
     timeout_s: Annotated[int, Field(ge=1, le=600)] = 50
     """How long one question may take."""
     lease_s: Annotated[int, Field(ge=2, le=3600)] = 120
@@ -47,6 +49,12 @@ class BillingSettings(BaseSettings):
     """The largest answer that is read."""
     providers_at_once: Annotated[int, Field(ge=1, le=1000)] = 32
     """Providers that one process asks at the same time."""
+    recheck_ids_per_hour: Annotated[int, Field(ge=0, le=10_000)] = 100
+    """Settled requests of each provider that are asked for again each hour: a changed cost is disputed. 0 is none."""
+    keep_batches_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    """How long is kept what each question came to."""
+    warn_after_s: Seconds = 3600
+    """A provider whose oldest request has been without a cost for so long is warned of, in log and metrics."""
 
     validator_payer: Annotated[str, Field(pattern=f"^{PAYER}$")] = "org:validator"
     """Who pays for the validator's own requests, of providers that have a cost endpoint."""

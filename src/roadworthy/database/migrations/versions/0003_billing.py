@@ -63,6 +63,8 @@ def upgrade() -> None:
         sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("batch_limit", sa.Integer(), nullable=False),
         sa.Column("last_answer_us", sa.BigInteger(), nullable=True),
+        sa.Column("answering_since_us", sa.BigInteger(), nullable=True),
+        sa.Column("next_recheck_us", sa.BigInteger(), nullable=True),
         sa.Column("updated_at_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("provider", name=op.f("pk_cost_endpoints")),
     )
