@@ -71,9 +71,10 @@ class Entry:
 
 
 _OF_USAGE = ("request_id", "payer", "model", "served_at_us", "state", "cost_nano_usd")
-_DISPUTE = sa.select(
+SELECT = sa.select(
     *((usage if name in _OF_USAGE else disputes).c[name] for name in Dispute.__dataclass_fields__)
 ).join_from(disputes, usage, disputes.c.usage_id == usage.c.id)
+"""Disputes with their requests, in the order of `Dispute`."""
 
 
 async def dispute_changed(connection: AsyncConnection, usage_id: int, claimed_nano_usd: int | str, now_us: int) -> bool:
@@ -127,7 +128,7 @@ async def find(connection: AsyncConnection, dispute_id: int) -> Dispute | None:
     """The dispute of that number."""
     if not 0 < dispute_id <= MAX_COST_NANO_USD:
         return None
-    row = (await connection.execute(_DISPUTE.where(disputes.c.id == dispute_id))).one_or_none()
+    row = (await connection.execute(SELECT.where(disputes.c.id == dispute_id))).one_or_none()
     return None if row is None else Dispute(*row)
 
 
@@ -141,7 +142,7 @@ async def listed(
     after: int = 0,
 ) -> list[Dispute]:
     """Disputes by number, those after `after`, at most so many: the open ones, or the resolved ones, too."""
-    query = _DISPUTE.where(disputes.c.id > after)
+    query = SELECT.where(disputes.c.id > after)
     if not resolved:
         query = query.where(sa.text("resolved_at_us IS NULL"))
     if provider is not None:
