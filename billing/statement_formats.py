@@ -178,13 +178,17 @@ def notes(statement: Statement) -> list[str]:
         else f"The month is not over: its sums will grow. Made {shown_time(statement.made_at_us)}."
     ]
     if statement.pending:
-        said.append(f"Not included: {statement.pending} requests whose costs are not known yet.")
+        said.append(f"Not included, since their costs are not known yet: {_requests(statement.pending)}.")
     if statement.uncharged_disputes:
-        said.append(f"Not included: {statement.uncharged_disputes} requests whose costs are disputed.")
+        said.append(f"Not included, since their costs are disputed: {_requests(statement.uncharged_disputes)}.")
     posted = sum(1 for one in statement.disputes if one.resolved_at_us is None and one.cost_nano_usd is not None)
     if posted:
-        said.append(f"Included as posted, and disputed: {posted} requests.")
+        said.append(f"Included as posted, and disputed: {_requests(posted)}.")
     return said
+
+
+def _requests(count: int) -> str:
+    return f"{count:,} request{'' if count == 1 else 's'}"
 
 
 def _cells(line: Line) -> list[str]:
