@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime, timedelta
 from roadworthy.billing.schedule import SECOND_US
 from roadworthy.errors import UsageError
 
-DAY_US = 24 * 3600 * SECOND_US
 _EPOCH = date(1970, 1, 1)
 _MONTH = re.compile(r"(\d{4})-(\d{2})", re.ASCII)
 

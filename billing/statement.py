@@ -14,9 +14,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from roadworthy.billing.dates import DAY_US, Month
+from roadworthy.billing.dates import Month
 from roadworthy.billing.money import USD_NANO
-from roadworthy.billing.schedule import SECOND_US
+from roadworthy.billing.schedule import DAY_US, SECOND_US
 from roadworthy.billing.store import disputes as dispute_store
 from roadworthy.billing.store.disputes import Dispute
 from roadworthy.billing.store.ledger import payer_account

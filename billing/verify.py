@@ -17,9 +17,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from roadworthy.billing.dates import DAY_US, shown_day
+from roadworthy.billing.dates import shown_day
 from roadworthy.billing.money import USD_NANO
 from roadworthy.billing.records import State
+from roadworthy.billing.schedule import DAY_US
 from roadworthy.billing.store.ledger import payer_account, provider_account
 from roadworthy.billing.tables import balances, disputes, entries, usage
 

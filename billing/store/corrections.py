@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy.billing.records import MAX_COST_NANO_USD, State
-from roadworthy.billing.store.ledger import DAY_US, Change, add_to_balances, payer_account, provider_account
+from roadworthy.billing.schedule import DAY_US
+from roadworthy.billing.store.ledger import Change, add_to_balances, payer_account, provider_account
 from roadworthy.billing.tables import MAX_AUTHOR_LENGTH, MAX_REASON_LENGTH, cost_endpoints, entries, usage
 from roadworthy.errors import UsageError
 

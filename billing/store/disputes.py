@@ -1,8 +1,8 @@
-"""Disputes: costs that a person must judge, from their opening to how they were resolved.
+"""Disputes: costs that a person must judge, listed, shown and resolved.
 
-While a dispute is open its request is `disputed`, and what was posted for it stays posted. Resolving settles the
-request again, by a correction where another amount than the posted one was chosen, by a charge where none was
-posted, by nothing else.
+`ledger` opens those of costs that cannot be posted, `recheck` those of costs that changed. While a dispute is open its
+request is `disputed`, and what was posted for it stays posted. Resolving settles the request again, by a correction
+where another amount than the posted one was chosen, by a charge where none was posted, by nothing else.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from roadworthy.billing.records import MAX_COST_NANO_USD, Reason, State
+from roadworthy.billing.records import MAX_COST_NANO_USD
 from roadworthy.billing.store.corrections import amount_of, hold, post, text_of
-from roadworthy.billing.store.ledger import storable
 from roadworthy.billing.tables import MAX_AUTHOR_LENGTH, MAX_REASON_LENGTH, disputes, entries, usage
 from roadworthy.errors import UsageError
 
@@ -75,53 +74,6 @@ SELECT = sa.select(
     *((usage if name in _OF_USAGE else disputes).c[name] for name in Dispute.__dataclass_fields__)
 ).join_from(disputes, usage, disputes.c.usage_id == usage.c.id)
 """Disputes with their requests, in the order of `Dispute`."""
-
-
-async def dispute_changed(connection: AsyncConnection, usage_id: int, claimed_nano_usd: int | str, now_us: int) -> bool:
-    """Note that a provider now tells another cost of a settled request. True where that opened a dispute.
-
-    `claimed_nano_usd` is what it says, as text where it is no number. The request becomes `disputed`, and what was
-    posted stays. Nothing happens where the cost is the posted one, where a dispute is open already, where the
-    request is not settled, and where a person judged the very same claim before: telling it again changes nothing.
-    """
-    claimed = storable(str(claimed_nano_usd))
-    last = (
-        sa.select(disputes.c.claimed)
-        .where(disputes.c.usage_id == usage_id, disputes.c.reason == Reason.CHANGED.value)
-        .order_by(disputes.c.id.desc())
-        .limit(1)
-    )
-    if (await connection.execute(last)).scalar() == claimed:
-        return False
-    done = await connection.execute(
-        usage.update()
-        .where(
-            usage.c.id == usage_id,
-            usage.c.state == State.SETTLED.value,
-            sa.true() if isinstance(claimed_nano_usd, str) else _differs(claimed_nano_usd),
-        )
-        .values(state=State.DISPUTED.value, problem=storable(f"{Reason.CHANGED.value}: {claimed}"))
-    )
-    if done.rowcount != 1:
-        return False
-    posted = (await connection.execute(sa.select(usage.c.cost_nano_usd, usage.c.provider).filter_by(id=usage_id))).one()
-    await connection.execute(
-        disputes.insert().values(
-            usage_id=usage_id,
-            provider=posted.provider,
-            opened_at_us=now_us,
-            reason=Reason.CHANGED.value,
-            claimed=claimed,
-            posted_nano_usd=posted.cost_nano_usd,
-        )
-    )
-    return True
-
-
-def _differs(claimed_nano_usd: int) -> sa.ColumnElement[bool]:
-    if not 0 <= claimed_nano_usd <= MAX_COST_NANO_USD:
-        return sa.true()  # beyond what a database can compare, and so beyond what is posted
-    return usage.c.cost_nano_usd != claimed_nano_usd
 
 
 async def find(connection: AsyncConnection, dispute_id: int) -> Dispute | None:

@@ -15,7 +15,7 @@ import httpx
 import pyarrow.parquet
 import pytest
 import sqlalchemy as sa
-from costs import CostProvider, register, served, take_in
+from costs import CostProvider, dispute, register, served, take_in
 from fastapi import FastAPI, HTTPException, Request
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,10 +23,11 @@ from typer.testing import CliRunner
 
 from roadworthy.billing import api_ledger, balances, statement_formats, verify
 from roadworthy.billing.collector import Collector
-from roadworthy.billing.dates import DAY_US, Month
+from roadworthy.billing.dates import Month
 from roadworthy.billing.money import shown_usd, usd
+from roadworthy.billing.schedule import DAY_US
 from roadworthy.billing.statement import statement
-from roadworthy.billing.store import corrections, disputes
+from roadworthy.billing.store import corrections
 from roadworthy.billing.tables import balances as balance_rows
 from roadworthy.billing.tables import entries
 from roadworthy.billing.tables import usage as usage_rows
@@ -264,7 +265,7 @@ async def books_of_five(database):
         for id, amount in ((1, 100), (2, 9), (3, 50)):
             await charged(connection, id, amount)
         await corrections.correct(connection, 2, 4, "x", "y", now_us=2)
-        await disputes.dispute_changed(connection, 3, 60, 3)
+        await dispute(connection, 3, 60, 3)
     await take_in(database, served("failed", status=500), served("waiting"))
 
 
@@ -328,7 +329,7 @@ async def two_months(database):
         await charged(connection, 5, 7, posted_at_us=IN_NOVEMBER_US, **{**acme, "served_at_us": IN_NOVEMBER_US})
         await charged(connection, 6, 999, posted_at_us=IN_OCTOBER_US, payer="org:else")
         await corrections.correct(connection, 1, 12_345_678_900, "x", "ada", now_us=IN_OCTOBER_US + 1)
-        await disputes.dispute_changed(connection, 3, 5, IN_OCTOBER_US + 2)
+        await dispute(connection, 3, 5, IN_OCTOBER_US + 2)
 
 
 @pytest.mark.anyio

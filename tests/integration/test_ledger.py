@@ -7,7 +7,7 @@ import random
 
 import pytest
 import sqlalchemy as sa
-from costs import CostProvider, register, reply, served, take_in
+from costs import CostProvider, dispute, register, reply, served, take_in
 from sqlalchemy.exc import DBAPIError
 
 from roadworthy.billing.collector import Collector
@@ -54,7 +54,7 @@ async def correct(database, usage_id, amount, reason="wrong price", by="ada"):
 
 async def changed(database, usage_id, claimed):
     async with database.writing() as connection:
-        return await disputes.dispute_changed(connection, usage_id, claimed, await database.now_us(connection))
+        return await dispute(connection, usage_id, claimed, await database.now_us(connection))
 
 
 async def resolve(database, dispute_id, choice, amount=None):

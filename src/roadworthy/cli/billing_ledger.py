@@ -24,6 +24,7 @@ from roadworthy.billing.store import corrections, disputes
 from roadworthy.billing.store.disputes import Choice, Dispute, Entry
 from roadworthy.billing.tables import usage
 from roadworthy.cli.operator import iso, read, show
+from roadworthy.cli.options import Where
 from roadworthy.database import Database
 from roadworthy.errors import UsageError
 
@@ -45,7 +46,7 @@ def balance(url: str | None, *, only: dict[str, str | None], period: tuple[str |
             to_day = None if days[1] is None else days[1] + 1
             return await balances.balance(connection, **only, from_day=days[0], to_day=to_day, by=by)
 
-    rows = read(url, work)
+    rows = read(Where(url), work)
     if how["as_json"]:
         typer.echo(json.dumps([balance_row(row) for row in rows], indent=2, ensure_ascii=False))
         return
@@ -91,7 +92,7 @@ def verify_books(url: str | None, most: int, *, as_json: bool) -> None:
                 if len(first) < most:
                     first.append(found)
 
-    read(url, work)
+    read(Where(url), work)
     if as_json:
         told = {
             "requests": dict(sorted(books.requests.items())),
@@ -130,7 +131,7 @@ def correct(url: str | None, provider: str, request_id: str, to_nano_usd: int, *
             now_us = await database.now_us(connection)
             return await corrections.correct(connection, usage_id, to_nano_usd, reason, by or _me(), now_us=now_us)
 
-    change = read(url, work)
+    change = read(Where(url), work)
     verb = "charged more" if change > 0 else "given back"
     typer.echo(f"{request_id} of {provider} costs {shown_usd(to_nano_usd)} now: {shown_usd(abs(change))} {verb}")
 
@@ -148,7 +149,7 @@ def dispute_list(url: str | None, provider: str | None, payer: str | None, *, re
                     return found
                 found += more
 
-    rows = [_dispute_row(one) for one in read(url, work)]
+    rows = [_dispute_row(one) for one in read(Where(url), work)]
     columns = ("id", "provider", "request_id", "payer", "reason", "claimed", "cost", "opened_at", "resolution")
     show(rows, columns, as_json=as_json, nothing="no dispute is open" if not resolved else "there were no disputes")
 
@@ -165,7 +166,7 @@ def dispute_show(url: str | None, dispute_id: int, *, as_json: bool) -> None:
                 )
             return found, await disputes.entries_of(connection, found.usage_id)
 
-    found, history = read(url, work)
+    found, history = read(Where(url), work)
     row = _dispute_row(found)
     if as_json:
         row["entries"] = [entry_row(entry) | {"author": entry.author} for entry in history]
@@ -207,7 +208,7 @@ def dispute_resolve(
             )
             return costs, await disputes.find(connection, dispute_id)
 
-    costs, found = read(url, work)
+    costs, found = read(Where(url), work)
     assert found is not None  # it was resolved just now
     typer.echo(f"dispute {dispute_id} resolved: {found.request_id} of {found.provider} costs {shown_usd(costs)}")
 
@@ -256,7 +257,7 @@ def payer_statement(url: str | None, payer: str, month: str, form: str, output: 
             now_us = await database.now_us(connection)
             return FORMATS[form](await statement(connection, payer, wanted, now_us=now_us))
 
-    made = read(url, work)
+    made = read(Where(url), work)
     if output is None:
         sys.stdout.buffer.write(made)
     else:
