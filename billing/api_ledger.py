@@ -24,9 +24,19 @@ _Text = Annotated[str | None, Query(max_length=MAX_NAME_LENGTH)]
 _Day = Annotated[str | None, Query(description="YYYY-MM-DD, in UTC.")]
 
 
-def router(database: Database, authenticated: Callable[..., Any]) -> APIRouter:
-    """The routes. `authenticated` is called as a dependency before anything is looked up."""
-    routes = APIRouter(prefix="/api/billing", tags=["billing"], dependencies=[Depends(authenticated)])
+def router(
+    database: Database,
+    authenticated: Callable[..., Any],
+    refusals: dict[int | str, dict[str, Any]] | None = None,
+    refused: Callable[[int, str], Exception] = HTTPException,
+) -> APIRouter:
+    """The routes. `authenticated` is called as a dependency before anything is looked up.
+
+    `refusals` are what the OpenAPI description says of refusals, by status; `refused` makes one of 400 or 404.
+    """
+    routes = APIRouter(
+        prefix="/api/billing", tags=["billing"], dependencies=[Depends(authenticated)], responses=refusals
+    )
 
     @routes.get("/balances")
     async def read_balances(
@@ -59,7 +69,7 @@ def router(database: Database, authenticated: Callable[..., Any]) -> APIRouter:
                         raise UsageError(f"there are more than {MOST_ROWS} rows; ask for fewer days, or by less")
                     found.append(balance_row(row))
         except UsageError as error:
-            raise HTTPException(400, str(error)) from None
+            raise refused(400, str(error)) from None
         return {"balances": found}
 
     @routes.get("/usage/{provider}/{request_id:path}")
@@ -71,7 +81,7 @@ def router(database: Database, authenticated: Callable[..., Any]) -> APIRouter:
             if "\x00" not in provider + request_id:  # which no database would take
                 row = (await connection.execute(query)).one_or_none()
             if row is None:
-                raise HTTPException(404, f"no request {request_id} of {provider} is known")
+                raise refused(404, f"no request {request_id} of {provider} is known")
             history = await disputes.entries_of(connection, row.id)
         return {
             "provider": row.provider,

@@ -23,7 +23,7 @@ from roadworthy.billing.settings import TABLE as BILLING
 from roadworthy.billing.settings import BillingSettings
 from roadworthy.billing.settings import gather as gather_billing
 from roadworthy.cli.billing_prices import Capturing
-from roadworthy.cli.billing_wiring import probes_noted, usage_routes
+from roadworthy.cli.billing_wiring import billing_routes, probes_noted
 from roadworthy.database import Database, migrate, shown_url
 from roadworthy.errors import UsageError
 from roadworthy.mapping_api.api.app import create_app
@@ -118,7 +118,7 @@ def server_config(
     return uvicorn.Config(
         create_app(
             service,
-            routers=[endpoint_routes, status_pages(service.database), usage_routes(service)],
+            routers=[endpoint_routes, status_pages(service.database), *billing_routes(service)],
             beside=beside,
         ),
         # The validator reads arrival times from sockets of Python's own loop; uvloop is quicker, but hides them.
