@@ -7,6 +7,7 @@ import typer
 from roadworthy.billing.store import gateways
 from roadworthy.billing.store.gateways import Gateway
 from roadworthy.cli.operator import iso, read, show, write
+from roadworthy.cli.options import Where
 from roadworthy.database import Database
 from roadworthy.mapping_api.change import Change
 
@@ -21,7 +22,7 @@ def create(url: str | None, name: str) -> None:
         await opened.record("gateway.created", name)
         return token
 
-    token = write(url, work, make=True)
+    token = write(Where(url), work, make=True)
     typer.echo(
         f"token of the gateway {name}. It is shown this once; revoke it with: roadworthy billing gateway revoke {name}",
         err=True,
@@ -38,7 +39,7 @@ def list_all(url: str | None, *, as_json: bool) -> None:
 
     rows = [
         {"name": each.name, "created": iso(each.created_at_us), "revoked": iso(each.revoked_at_us)}
-        for each in read(url, work)
+        for each in read(Where(url), work)
     ]
     show(rows, _COLUMNS, as_json=as_json, nothing="there is no gateway yet: roadworthy billing gateway create NAME")
 
@@ -50,5 +51,5 @@ def revoke(url: str | None, name: str) -> None:
         await gateways.revoke(opened.connection, name, opened.now_us)
         await opened.record("gateway.revoked", name)
 
-    write(url, work)
+    write(Where(url), work)
     typer.echo(f"revoked the token of the gateway {name}", err=True)

@@ -28,6 +28,7 @@ from roadworthy.billing.records import Served
 from roadworthy.billing.store import endpoints, usage
 from roadworthy.cli.billing_uses import item_of
 from roadworthy.cli.operator import read
+from roadworthy.cli.options import Where
 from roadworthy.cli.service_client import Service, harmless
 from roadworthy.conformance import recording
 from roadworthy.conformance.usage import uses
@@ -434,7 +435,7 @@ def ingest(url: str | None, names: Sequence[str], options: Options, to: Service 
                 await into(ServiceSink(poster.post))
 
         if to is None:
-            read(url, locally)
+            read(Where(url), locally)
         else:
             asyncio.run(remotely(to))
     if options.as_json:
