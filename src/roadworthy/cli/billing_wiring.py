@@ -18,7 +18,7 @@ from roadworthy.conformance.usage import Use
 from roadworthy.mapping_api.access import PUBLIC, Caller, InvalidCredentials, authenticate
 from roadworthy.mapping_api.api.failures import documented
 from roadworthy.mapping_api.api.json_body import read_body
-from roadworthy.mapping_api.errors import BadRequest, Forbidden, NotFound, TooLarge, Unauthorized, Unavailable
+from roadworthy.mapping_api.errors import BadRequest, Forbidden, NotFound, Unauthorized, Unavailable
 from roadworthy.mapping_api.records import Mapping
 from roadworthy.mapping_api.service import Service
 
@@ -77,9 +77,7 @@ def _refused(status: int, message: str) -> Exception:
         return InvalidCredentials()
     if status == 404:
         return NotFound(message)
-    if status == 503:
-        return Unavailable(message)
-    return TooLarge(message) if status == 413 else BadRequest(message)
+    return Unavailable(message) if status == 503 else BadRequest(message)
 
 
 def probes_noted(payer: str) -> Noted:
