@@ -1,1 +1,1 @@
-"""Usage intake, cost collection, ledger and reconciliation. Nothing is built here yet."""
+"""Billing: served requests taken in, costed once by their providers, settled in a ledger, and reconciled."""

@@ -129,7 +129,9 @@ class Past:
             passed = result != "fails"
             if passed == failing:
                 failing, since_us = not passed, at_us
-                why = self.random.choice(_FAILURES)
+                # The last failure of one that flaps has a finding to show.
+                recent = kind == "flaps" and at_us > self.now_us - 6 * HOUR_US
+                why = _FAILURES[0] if recent else self.random.choice(_FAILURES)
             day = 2 * math.pi * (at_us % DAY_US) / DAY_US
             first_s = base_s * (1 + 0.35 * math.sin(day)) * self.random.lognormvariate(0, 0.18) if chats else None
             speed = 60 / base_s**0.5 * self.random.lognormvariate(0, 0.1) if chats else None
@@ -202,7 +204,7 @@ class Past:
         if kind == "down":
             return "fails" if ago_us < 9 * HOUR_US else "works"
         if kind == "flaps":
-            return "fails" if (at_us // (5 * HOUR_US)) % 7 in (0, 3) or ago_us < 2 * HOUR_US else "works"
+            return "fails" if (ago_us // (5 * HOUR_US)) % 7 in (0, 3) else "works"
         if kind == "degraded":
             return "degraded" if self.random.random() < 0.6 or ago_us < 7 * HOUR_US else "works"
         if kind == "works":

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from roadworthy.errors import ForbiddenTargetError, UsageError
 from roadworthy.http.guard import MAX_URL_LENGTH, UnresolvedError
+from roadworthy.http.urls import MAX_KEY_LENGTH, base_url_of, key_of
 from roadworthy.mapping_api.api.bodies import body, takes
 from roadworthy.mapping_api.api.context import ActorOf, AdminOf, ProviderOf, ServiceOf
 from roadworthy.mapping_api.api.failures import documented
@@ -18,7 +19,7 @@ from roadworthy.mapping_api.times import iso
 from roadworthy.sealing import SealingError
 from roadworthy.validator.endpoint import EndpointOptions
 from roadworthy.validator.store import endpoints
-from roadworthy.validator.store.endpoints import MAX_KEY_LENGTH, MAX_RUNNING, Registered, Wanted
+from roadworthy.validator.store.endpoints import MAX_RUNNING, Registered, Wanted
 
 router = APIRouter(prefix="/api/partners/{provider}/endpoint", tags=["validation"])
 
@@ -71,8 +72,8 @@ async def put(
     must be given again.
     """
     try:
-        base_url = endpoints.base_url_of(body.base_url)
-        key = None if body.api_key is None else endpoints.key_of(body.api_key)
+        base_url = base_url_of(body.base_url)
+        key = None if body.api_key is None else key_of(body.api_key)
     except UsageError as error:
         raise BadRequest(str(error)) from None
     try:

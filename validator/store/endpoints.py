@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy.database import insert
-from roadworthy.errors import UsageError
+from roadworthy.http.urls import origin
 from roadworthy.mapping_api.change import Change
 from roadworthy.mapping_api.tables import mappings
 from roadworthy.sealing import Sealer
@@ -26,8 +25,6 @@ RESUMED = "endpoint.resumed"
 QUIET = "endpoint.quiet"
 MAX_RUNNING = 4
 """Validations of one provider at once, where nothing else is said."""
-MAX_KEY_LENGTH = 4096
-_PORTS = {"https": 443, "http": 80}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,40 +61,9 @@ class Wanted:
     max_running: int = MAX_RUNNING
 
 
-def origin(base_url: str) -> str:
-    """Scheme, host and port of a URL, in one spelling."""
-    parts = urlsplit(base_url)
-    return f"{parts.scheme.lower()}://{(parts.hostname or '').lower()}:{parts.port or _PORTS.get(parts.scheme.lower())}"
-
-
 def key_context(provider: str, base_url: str) -> str:
     """What a sealed key is bound to: whoever changes the URL in the database gains nothing."""
     return f"endpoint:{provider}:{origin(base_url)}"
-
-
-def base_url_of(text: str) -> str:
-    """The base URL, without a slash at its end. Raises `UsageError`."""
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in _PORTS and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        usable = False
-    if not usable or not text.isprintable() or " " in text:
-        raise UsageError(f"expected a base URL such as https://api.example.com/v1, got {text[:200]!r}")
-    if parts.query or parts.fragment or "?" in text or "#" in text:
-        raise UsageError(f"a base URL has no query and no fragment, got {text[:200]!r}")
-    if parts.username is not None or parts.password is not None:
-        raise UsageError("a base URL holds no user name and no password; give the key by itself")
-    return text.rstrip("/")
-
-
-def key_of(text: str) -> str:
-    """The key, if a header can carry it. Raises `UsageError`, without telling the key."""
-    if not text or len(text) > MAX_KEY_LENGTH or not all("!" <= character <= "~" for character in text):
-        raise UsageError(
-            f"a key has 1 to {MAX_KEY_LENGTH:,} printable ASCII characters and no space, as a header can carry them"
-        )
-    return text
 
 
 async def find(connection: AsyncConnection, provider: str) -> Registered | None:

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from roadworthy.cli import (
+    billing_commands,
     db_commands,
     mapping_commands,
     org_commands,
@@ -36,6 +37,7 @@ app.add_typer(org_commands.app, name="org")
 app.add_typer(token_commands.app, name="token")
 app.add_typer(db_commands.app, name="db")
 app.add_typer(validator_commands.app, name="validator")
+app.add_typer(billing_commands.app, name="billing")
 
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="Only checks at or below this id.")]
 Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="ID", help="No checks at or below this id.")]
@@ -379,6 +381,9 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error [default: info].")
     ] = None,
+    billing: Annotated[
+        bool | None, typer.Option("--billing/--no-billing", help="Collect costs, too [default: yes].")
+    ] = None,
     validator: Annotated[
         bool | None, typer.Option("--validator/--no-validator", help="Validate mappings, too [default: yes].")
     ] = None,
@@ -389,7 +394,7 @@ def serve(
         bool, typer.Option("--show-settings", help="Print every setting and where it came from, and exit.")
     ] = False,
 ) -> None:
-    """Serve the mapping service and its validator. Makes and migrates its database by itself."""
+    """Serve the mapping service, its validator and the billing collector. Makes and migrates its database by itself."""
     from roadworthy.cli.serve import run
 
     flags = {
@@ -400,6 +405,7 @@ def serve(
         "log_format": log_format,
         "log_level": log_level,
         "validator": validator,
+        "billing": billing,
     }
     run(flags, config, show_settings=show_settings)
 
@@ -407,11 +413,14 @@ def serve(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the reports go.")] = Path("out"),
+    part: Annotated[
+        str, typer.Option("--part", metavar="PART", help="check: a provider's side; services: the hub's; or all.")
+    ] = "all",
 ) -> None:
-    """Check the embedded sandbox, first healthy, then with faults, and write the reports."""
+    """Show the whole on embedded sandboxes: providers checked, a mapping validated, requests billed."""
     from roadworthy.cli.demo import run
 
-    run(out)
+    run(out, part)
 
 
 app.add_typer(secret_key_commands.app, name="secret-key")

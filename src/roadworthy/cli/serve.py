@@ -15,9 +15,15 @@ from typing import Any
 
 import typer
 import uvicorn
-from sqlalchemy.exc import DBAPIError
 
 from roadworthy import logs
+from roadworthy.billing.reconcile.watch import LOOK_S, LedgerWatch
+from roadworthy.billing.service import Billing
+from roadworthy.billing.settings import TABLE as BILLING
+from roadworthy.billing.settings import BillingSettings
+from roadworthy.billing.settings import gather as gather_billing
+from roadworthy.cli.billing_prices import Capturing
+from roadworthy.cli.billing_wiring import probes_noted, usage_routes
 from roadworthy.database import Database, migrate, shown_url
 from roadworthy.errors import UsageError
 from roadworthy.mapping_api.api.app import create_app
@@ -34,38 +40,34 @@ from roadworthy.validator.metrics import ValidatorMetrics
 from roadworthy.validator.pages import router as status_pages
 from roadworthy.validator.publish import Finished
 from roadworthy.validator.service import Validator
+from roadworthy.validator.settings import TABLE as VALIDATOR
 from roadworthy.validator.settings import ValidatorSettings, read_alert_settings
-from roadworthy.validator.settings import read_settings as validator_settings
-from roadworthy.validator.settings import shown_rows as validator_rows
+from roadworthy.validator.settings import gather as gather_validation
 
 _log = logs.get("roadworthy.serve")
 
 
 def run(flags: Mapping[str, Any], config: Path | None, *, show_settings: bool) -> None:
     """Read the settings; show them, or serve with them."""
-    found = gather(flags, config)
-    for warning in found.warnings:
+    found, validation, billing = gather(flags, config), gather_validation(config), gather_billing(config)
+    for warning in (*found.warnings, *validation.warnings, *billing.warnings):
         typer.echo(f"roadworthy: {warning}", err=True)
     if show_settings:
-        _show([*found.rows(), *validator_rows(config)])
+        _show([*found.rows(), *validation.rows(f"{VALIDATOR}."), *billing.rows(f"{BILLING}.")])
     else:
-        serve(found.settings, validator_settings(config), read_alert_settings(config))
+        serve(found.settings, validation.settings, read_alert_settings(config), billing.settings)
 
 
 def serve(
-    settings: ServiceSettings, validation: ValidatorSettings | None = None, alerting: AlertSettings | None = None
+    settings: ServiceSettings,
+    validation: ValidatorSettings | None = None,
+    alerting: AlertSettings | None = None,
+    billing: BillingSettings | None = None,
 ) -> None:
     """Create or migrate the database, then serve until interrupted. The first line printed is the base URL."""
     logs.configure(settings.log_format, settings.log_level, settings.secrets())
     database = Database(settings.database_url)
-    try:
-        migrate(database.url)
-    except DBAPIError as error:
-        reason = str(error.orig).strip().partition("\n")[0]
-        raise UsageError(
-            f"the database {shown_url(database.url)} cannot be used: {logs.hide(reason)}. "
-            "Start it, or name another one with ROADWORTHY_DATABASE_URL"
-        ) from None
+    migrate(database.url)
     service = Service(database, _catalogue(settings), settings)
     try:
         bound = listen(settings.host, settings.port)
@@ -73,7 +75,7 @@ def serve(
         raise UsageError(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Use --port 0 for a free one."
         ) from None
-    config = server_config(service, validation, alerting)
+    config = server_config(service, validation, alerting, billing)
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     typer.echo(f"http://{shown}:{bound.getsockname()[1]}")
     sys.stdout.flush()
@@ -86,9 +88,12 @@ def serve(
 
 
 def server_config(
-    service: Service, validation: ValidatorSettings | None = None, alerting: AlertSettings | None = None
+    service: Service,
+    validation: ValidatorSettings | None = None,
+    alerting: AlertSettings | None = None,
+    billing: BillingSettings | None = None,
 ) -> uvicorn.Config:
-    """How the service is served, with the validator's pages and alerts, and the validator itself unless it is off."""
+    """How the service is served, with the validator's pages and alerts; validator and billing unless they are off."""
     validation, alerting = validation or ValidatorSettings(), alerting or AlertSettings()
     alerter = Alerter(service.database, service.sealer, service.guard, alerting)
     metrics = ValidatorMetrics(
@@ -102,9 +107,20 @@ def server_config(
     service.ticks.every("alerts", 1.0, alerter.tick)
     beside: list[AbstractAsyncContextManager[Any]] = [_Stopping(alerter)]
     if service.settings.validator:
-        beside.append(_validator(service, validation, metrics))
+        beside.append(_validator(service, validation, metrics, billing or BillingSettings()))
+    if service.settings.billing:
+        allow_private = service.settings.allow_private_targets
+        beside.append(Billing(service.database, service.sealer, billing, allow_private=allow_private))
+        beside.append(Capturing(service.database, service.sealer, allow_private=allow_private))
+        watch = LedgerWatch(service.database)
+        service.metric_sources.append(watch)
+        service.ticks.every("look through the ledger", LOOK_S, watch.tick, first_after_s=LOOK_S)
     return uvicorn.Config(
-        create_app(service, routers=[endpoint_routes, status_pages(service.database)], beside=beside),
+        create_app(
+            service,
+            routers=[endpoint_routes, status_pages(service.database), usage_routes(service)],
+            beside=beside,
+        ),
         # The validator reads arrival times from sockets of Python's own loop; uvloop is quicker, but hides them.
         loop="asyncio" if service.settings.validator else "auto",
         log_config=None,
@@ -169,7 +185,9 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _validator(service: Service, settings: ValidatorSettings, metrics: ValidatorMetrics) -> Validator:
+def _validator(
+    service: Service, settings: ValidatorSettings, metrics: ValidatorMetrics, billing: BillingSettings
+) -> Validator:
     def published(finished: Sequence[Finished], seconds: float) -> None:
         metrics.published(finished, seconds)
         service.deliverer.wake()
@@ -180,6 +198,7 @@ def _validator(service: Service, settings: ValidatorSettings, metrics: Validator
         settings,
         allow_private=service.settings.allow_private_targets,
         published=published,
+        noted=probes_noted(billing.validator_payer),
     )
 
 

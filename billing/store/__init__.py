@@ -1,0 +1,1 @@
+"""What is in billing's tables: each module owns some of them."""

@@ -1,0 +1,242 @@
+"""Billing: usage, the ledger, balances, disputes, batches, cost endpoints, prices and gateways."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """Make the tables, and see to it that what the ledger and the price list hold is never changed."""
+    op.create_table(
+        "balances",
+        sa.Column("payer", sa.String(length=128), nullable=False),
+        sa.Column("provider", sa.String(length=64), nullable=False),
+        sa.Column("model", sa.String(length=256), nullable=False),
+        sa.Column("day", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("requests", sa.BigInteger(), nullable=False),
+        sa.Column("charged_usd", sa.BigInteger(), nullable=False),
+        sa.Column("charged_nano", sa.BigInteger(), nullable=False),
+        sa.Column("credited_usd", sa.BigInteger(), nullable=False),
+        sa.Column("credited_nano", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("payer", "provider", "model", "day", name=op.f("pk_balances")),
+    )
+    op.create_table(
+        "batches",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("provider", sa.String(length=64), nullable=False),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.Column("asked", sa.Integer(), nullable=False),
+        sa.Column("settled", sa.Integer(), nullable=False),
+        sa.Column("missing", sa.Integer(), nullable=False),
+        sa.Column("invalid", sa.Integer(), nullable=False),
+        sa.Column("disputed", sa.Integer(), nullable=False),
+        sa.Column("expired", sa.Integer(), nullable=False),
+        sa.Column("outcome", sa.String(length=24), nullable=False),
+        sa.Column("detail", sa.String(length=400), nullable=False),
+        sa.Column("anomalies", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("answer_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("took_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_batches")),
+    )
+    op.create_index(op.f("ix_batches_at_us"), "batches", ["at_us"], unique=False)
+    op.create_index(op.f("ix_batches_provider_at_us"), "batches", ["provider", "at_us"], unique=False)
+    op.create_table(
+        "chores",
+        sa.Column("name", sa.String(length=80), nullable=False),
+        sa.Column("taken_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("outcome", sa.String(length=200), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_chores")),
+    )
+    op.create_table(
+        "cost_endpoints",
+        sa.Column("provider", sa.String(length=64), nullable=False),
+        sa.Column("url", sa.String(length=2048), nullable=False),
+        sa.Column("key_sealed", sa.Text(), nullable=True),
+        sa.Column("paused_at_us", sa.BigInteger(), nullable=True),
+        sa.Column("next_turn_us", sa.BigInteger(), nullable=False),
+        sa.Column("lease_until_us", sa.BigInteger(), nullable=True),
+        sa.Column("fence", sa.BigInteger(), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("batch_limit", sa.Integer(), nullable=False),
+        sa.Column("last_answer_us", sa.BigInteger(), nullable=True),
+        sa.Column("answering_since_us", sa.BigInteger(), nullable=True),
+        sa.Column("next_recheck_us", sa.BigInteger(), nullable=True),
+        sa.Column("updated_at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("provider", name=op.f("pk_cost_endpoints")),
+    )
+    op.create_table(
+        "gateways",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("token_digest", sa.String(length=64), nullable=False),
+        sa.Column("created_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("revoked_at_us", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_gateways")),
+        sa.UniqueConstraint("name", name=op.f("uq_gateways_name")),
+        sa.UniqueConstraint("token_digest", name=op.f("uq_gateways_token_digest")),
+    )
+    op.create_table(
+        "prices",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("provider", sa.String(length=64), nullable=False),
+        sa.Column("model", sa.String(length=256), nullable=False),
+        sa.Column("unit", sa.String(length=32), nullable=False),
+        sa.Column("nano_usd_per_million", sa.BigInteger(), nullable=False),
+        sa.Column("valid_from_us", sa.BigInteger(), nullable=False),
+        sa.Column("recorded_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("source", sa.String(length=16), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_prices")),
+    )
+    op.create_index(
+        op.f("ix_prices_provider_model_unit_valid_from_us"),
+        "prices",
+        ["provider", "model", "unit", "valid_from_us"],
+        unique=False,
+    )
+    op.create_table(
+        "usage",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("provider", sa.String(length=64), nullable=False),
+        sa.Column("request_id", sa.String(length=256), nullable=False),
+        sa.Column("served_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("received_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("payer", sa.String(length=128), nullable=False),
+        sa.Column("model", sa.String(length=256), nullable=False),
+        sa.Column("task", sa.String(length=64), nullable=False),
+        sa.Column("status", sa.SmallInteger(), nullable=False),
+        sa.Column("input_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("cached_input_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("output_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("other_units", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("source", sa.String(length=16), nullable=False),
+        sa.Column("state", sa.String(length=8), nullable=False),
+        sa.Column("asks", sa.Integer(), nullable=False),
+        sa.Column("next_ask_us", sa.BigInteger(), nullable=False),
+        sa.Column("first_missing_us", sa.BigInteger(), nullable=True),
+        sa.Column("alone", sa.Boolean(), nullable=False),
+        sa.Column("problem", sa.String(length=200), nullable=True),
+        sa.Column("cost_nano_usd", sa.BigInteger(), nullable=True),
+        sa.Column("settled_at_us", sa.BigInteger(), nullable=True),
+        sa.CheckConstraint("state <> 'settled' OR cost_nano_usd IS NOT NULL", name=op.f("ck_usage_settled_has_cost")),
+        sa.CheckConstraint(
+            "state IN ('pending', 'settled', 'disputed', 'expired', 'unbilled')", name=op.f("ck_usage_state")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_usage")),
+        sa.UniqueConstraint("provider", "request_id", name=op.f("uq_usage_provider_request_id")),
+    )
+    op.create_index(
+        "ix_usage_pending",
+        "usage",
+        ["provider", "next_ask_us", "id"],
+        unique=False,
+        sqlite_where=sa.text("state = 'pending'"),
+        postgresql_where=sa.text("state = 'pending'"),
+    )
+    op.create_index(op.f("ix_usage_provider_served_at_us"), "usage", ["provider", "served_at_us"], unique=False)
+    op.create_table(
+        "disputes",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("usage_id", sa.BigInteger(), nullable=False),
+        sa.Column("provider", sa.String(length=64), nullable=False),
+        sa.Column("opened_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("reason", sa.String(length=16), nullable=False),
+        sa.Column("claimed", sa.String(length=200), nullable=False),
+        sa.Column("posted_nano_usd", sa.BigInteger(), nullable=True),
+        sa.Column("resolved_at_us", sa.BigInteger(), nullable=True),
+        sa.Column("resolved_nano_usd", sa.BigInteger(), nullable=True),
+        sa.Column("resolution", sa.String(length=200), nullable=True),
+        sa.ForeignKeyConstraint(["usage_id"], ["usage.id"], name=op.f("fk_disputes_usage_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_disputes")),
+    )
+    op.create_index(
+        "ix_disputes_open",
+        "disputes",
+        ["provider", "id"],
+        unique=False,
+        sqlite_where=sa.text("resolved_at_us IS NULL"),
+        postgresql_where=sa.text("resolved_at_us IS NULL"),
+    )
+    op.create_index(op.f("ix_disputes_usage_id"), "disputes", ["usage_id"], unique=False)
+    op.create_table(
+        "entries",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("usage_id", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.String(length=10), nullable=False),
+        sa.Column("debit_account", sa.String(length=160), nullable=False),
+        sa.Column("credit_account", sa.String(length=160), nullable=False),
+        sa.Column("amount_nano_usd", sa.BigInteger(), nullable=False),
+        sa.Column("posted_at_us", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("kind IN ('charge', 'correction')", name=op.f("ck_entries_kind")),
+        sa.CheckConstraint("amount_nano_usd >= 0", name=op.f("ck_entries_amount")),
+        sa.CheckConstraint("debit_account <> credit_account", name=op.f("ck_entries_two_accounts")),
+        sa.ForeignKeyConstraint(["usage_id"], ["usage.id"], name=op.f("fk_entries_usage_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_entries")),
+    )
+    op.create_index(
+        "ix_entries_usage_id",
+        "entries",
+        ["usage_id"],
+        unique=False,
+        sqlite_where=sa.text("kind = 'correction'"),
+        postgresql_where=sa.text("kind = 'correction'"),
+    )
+    op.create_index(
+        "uq_entries_charge",
+        "entries",
+        ["usage_id"],
+        unique=True,
+        sqlite_where=sa.text("kind = 'charge'"),
+        postgresql_where=sa.text("kind = 'charge'"),
+    )
+    for statement in _APPEND_ONLY[op.get_bind().dialect.name]:
+        op.execute(statement)
+
+
+def downgrade() -> None:
+    """Remove them all."""
+    op.drop_table("entries")
+    op.drop_table("disputes")
+    op.drop_table("usage")
+    op.drop_table("prices")
+    op.drop_table("gateways")
+    op.drop_table("cost_endpoints")
+    op.drop_table("chores")
+    op.drop_table("batches")
+    op.drop_table("balances")
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("DROP FUNCTION billing_is_append_only")
+
+
+_SAYING = {"entries": "the ledger is append-only", "prices": "prices are append-only"}
+# REPLACE removes a row without asking the trigger of DELETE.
+_SAME = {
+    "entries": "id = NEW.id OR (usage_id = NEW.usage_id AND kind = 'charge' AND NEW.kind = 'charge')",
+    "prices": "id = NEW.id",
+}
+_APPEND_ONLY = {
+    "sqlite": [
+        f"CREATE TRIGGER {table}_no_{action.lower()} BEFORE {action} ON {table} "
+        f"BEGIN SELECT RAISE(ABORT, '{saying}'); END"
+        for table, saying in _SAYING.items()
+        for action in ("UPDATE", "DELETE")
+    ]
+    + [
+        f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} "  # noqa: S608  names of ours
+        f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {_SAME[table]}) "
+        f"BEGIN SELECT RAISE(ABORT, '{saying}'); END"
+        for table, saying in _SAYING.items()
+    ],
+    "postgresql": [
+        """CREATE FUNCTION billing_is_append_only() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'the table % is append-only', TG_TABLE_NAME; END $$""",
+        *(
+            f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION billing_is_append_only()"
+            for table in _SAYING
+        ),
+    ],
+}
