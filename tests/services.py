@@ -18,6 +18,7 @@ import httpx
 import psycopg
 import pytest
 
+from roadworthy.cli.cost_endpoint_api import routes as cost_endpoint_routes
 from roadworthy.database import Database, migrate
 from roadworthy.database.engine import async_url
 from roadworthy.mapping_api.access import Role
@@ -170,7 +171,7 @@ async def serving(
 ) -> AsyncIterator[Running]:
     """The service on the database at `url`, reached without a socket."""
     service = Service(Database(url), catalogue or FileCatalogue(), settings or UNLIMITED)
-    app = create_app(service, routers=[endpoint_routes])
+    app = create_app(service, routers=[endpoint_routes, cost_endpoint_routes(10_000)])
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),

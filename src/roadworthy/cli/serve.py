@@ -18,10 +18,12 @@ import uvicorn
 from sqlalchemy.exc import DBAPIError
 
 from roadworthy import logs
+from roadworthy.billing.metrics import BillingMetrics
 from roadworthy.billing.service import Billing
 from roadworthy.billing.settings import BillingSettings
 from roadworthy.billing.settings import read_settings as billing_settings
 from roadworthy.billing.settings import shown_rows as billing_rows
+from roadworthy.cli.cost_endpoint_api import routes as cost_endpoint_routes
 from roadworthy.database import Database, migrate, shown_url
 from roadworthy.errors import UsageError
 from roadworthy.mapping_api.api.app import create_app
@@ -113,11 +115,16 @@ def server_config(
     beside: list[AbstractAsyncContextManager[Any]] = [_Stopping(alerter)]
     if service.settings.validator:
         beside.append(_validator(service, validation, metrics))
+    billing = billing or BillingSettings()
+    costs = BillingMetrics(service.database, warn_after_s=billing.warn_after_s)
+    service.metric_sources.append(costs)
+    service.ticks.every("costs that do not come", 300.0, costs.read, first_after_s=300.0)
     if service.settings.billing:
         allow_private = service.settings.allow_private_targets
-        beside.append(Billing(service.database, service.sealer, billing, allow_private=allow_private))
+        beside.append(Billing(service.database, service.sealer, billing, allow_private=allow_private, told=costs.told))
+    routers = [endpoint_routes, cost_endpoint_routes(billing.batch_size), status_pages(service.database)]
     return uvicorn.Config(
-        create_app(service, routers=[endpoint_routes, status_pages(service.database)], beside=beside),
+        create_app(service, routers=routers, beside=beside),
         # The validator reads arrival times from sockets of Python's own loop; uvloop is quicker, but hides them.
         loop="asyncio" if service.settings.validator else "auto",
         log_config=None,
