@@ -39,7 +39,7 @@ class Standing:
 
 
 async def pending_by_provider(connection: AsyncConnection) -> dict[str, Pending]:
-    """What is pending, read from an index alone: half a second for five million on SQLite."""
+    """What is pending, counted from an index alone; of millions it still takes a while."""
     query = sa.select(usage.c.provider, sa.func.count(), sa.func.min(usage.c.id)).where(PENDING)
     found = (await connection.execute(query.group_by(usage.c.provider))).all()
     received: dict[int, int] = {}
