@@ -126,6 +126,10 @@ TABLE = [
     Row("GET", "/api/partners/{provider}/endpoint", needs("admin", 404)),
     Row("DELETE", "/api/partners/{provider}/endpoint", needs("admin", 404)),
     Row("PUT", "/api/partners/{provider}/endpoint", needs("admin"), lambda _: {"baseUrl": "https://1.1.1.1/v1"}),
+    # With one, and its key, they are asked in test_billing_endpoints.py.
+    Row("GET", "/api/partners/{provider}/cost-endpoint", needs("admin", 404)),
+    Row("DELETE", "/api/partners/{provider}/cost-endpoint", needs("admin", 404)),
+    Row("PUT", "/api/partners/{provider}/cost-endpoint", needs("admin"), lambda _: {"url": "https://1.1.1.1/costs"}),
     Row("GET", "/api/models/{model_id}", readers()),
     Row("GET", "/v1/models", anyone()),
     Row("GET", "/v1/models/{model_id}", readers()),

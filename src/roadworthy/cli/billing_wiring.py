@@ -9,11 +9,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy import logs
 from roadworthy.billing import api, api_ledger
+from roadworthy.billing.api import MAX_ITEMS
 from roadworthy.billing.items import ItemReader
 from roadworthy.billing.records import Served
 from roadworthy.billing.store import endpoints, gateways, usage
 from roadworthy.billing.store.gateways import Gateway
 from roadworthy.cli.billing_uses import item_of
+from roadworthy.cli.cost_endpoint_api import routes as cost_endpoint_routes
 from roadworthy.conformance.usage import Use
 from roadworthy.mapping_api.access import PUBLIC, Caller, InvalidCredentials, authenticate
 from roadworthy.mapping_api.api.failures import documented
@@ -28,8 +30,8 @@ _log = logs.get("roadworthy.billing")
 _NEEDS = "this needs a gateway's token, made with `roadworthy billing gateway create`"
 
 
-def billing_routes(service: Service) -> list[APIRouter]:
-    """The routes that take in usage and those that read the ledger, as parts of this service."""
+def billing_routes(service: Service, batch_size: int = MAX_ITEMS) -> list[APIRouter]:
+    """The routes that take in usage, read the ledger and register cost endpoints, as parts of this service."""
 
     async def gateway(request: Request) -> Gateway:
         found = await _gateway(service, request)
@@ -53,7 +55,8 @@ def billing_routes(service: Service) -> list[APIRouter]:
         documented=documented,
     )
     refusals = documented(400, 401, 403, 404, 503)
-    return [api.router(host), api_ledger.router(service.database, gateway, refusals, _refused)]
+    ledger = api_ledger.router(service.database, gateway, refusals, _refused)
+    return [api.router(host), ledger, cost_endpoint_routes(batch_size)]
 
 
 async def _gateway(service: Service, request: Request) -> Gateway:
