@@ -8,7 +8,6 @@ dies between question and settlement leaves ids pending that are asked for again
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import random
 import time
@@ -72,7 +71,8 @@ class Collector:
         self._policy = policy or Policy()
         self._jitter = jitter or random.Random()  # noqa: S311  spreads load, hides nothing
         self._settled = settled
-        self._lanes: dict[str, asyncio.Task[None]] = {}
+        self._lanes: set[asyncio.Task[None]] = set()
+        """The turns under way; two of one provider where it was registered anew, or a lease ended, meanwhile."""
         self._stopping = False
         self._away = False
         self.only: Collection[str] | None = None
@@ -91,26 +91,22 @@ class Collector:
         self._away = False
         for turn in taken:
             task = asyncio.create_task(self._run(turn))
-            self._lanes[turn.provider] = task
-            task.add_done_callback(functools.partial(self._leave, turn.provider))
+            self._lanes.add(task)
+            task.add_done_callback(self._lanes.discard)
 
     async def idle(self) -> None:
         """Wait until no turn is under way."""
         while self._lanes:
-            await asyncio.wait(list(self._lanes.values()))
+            await asyncio.wait(self._lanes)
 
     async def stop(self) -> None:
         """Begin nothing more, and let what is being settled end; questions under way are given up."""
         self._stopping = True
-        under_way = list(self._lanes.values())
+        under_way = list(self._lanes)
         for task in under_way:
             task.cancel()
         if under_way:
             await asyncio.wait(under_way, timeout=STOP_WITHIN_S)
-
-    def _leave(self, provider: str, task: asyncio.Task[None]) -> None:
-        if self._lanes.get(provider) is task:
-            del self._lanes[provider]
 
     async def _take(self, room: int) -> list[Turn]:
         async with self._database.reading() as connection:
@@ -156,7 +152,7 @@ class Collector:
             _log.warning("the turn of %s, which was given up, waits until its lease ends: %s", turn.provider, error)
 
     async def _turn(self, turn: Turn) -> None:
-        progress = _Progress(turn.batch_limit)
+        progress = _Progress(min(turn.batch_limit, self._policy.batch_size))
         try:
             ask = self._asker(turn)
         except SealingError as error:
@@ -214,7 +210,7 @@ class Collector:
             )
         if isinstance(found, Refusal):
             if found.trouble is Trouble.TIMEOUT or found.detail == TOO_MUCH:
-                progress.batch_limit = max(LEAST_BATCH, len(asked) // 2)
+                progress.batch_limit = min(progress.batch_limit, max(LEAST_BATCH, len(asked) // 2))
             return found
         progress.answered = True
         progress.settled += settled

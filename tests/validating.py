@@ -36,6 +36,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     [
         "roadworthy.validator.service",
+        "roadworthy.billing.collector",
         "roadworthy.sandbox.app",
         *(
             module.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +75,8 @@ async def register(
         "batch_limit": batch_size,
         "updated_at_us": now_us,
     }
-    statement = insert(connection, cost_endpoints).values(provider=provider, fence=0, **values)
+    # Nor under one that was removed in between: fences of an endpoint begin where none of the last one can be.
+    statement = insert(connection, cost_endpoints).values(provider=provider, fence=secrets.randbits(62), **values)
     # A collector that is asking the old address must not settle under the new one.
     changed = values | {"fence": cost_endpoints.c.fence + 1, "lease_until_us": None}
     await connection.execute(statement.on_conflict_do_update(index_elements=["provider"], set_=changed))
