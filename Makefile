@@ -66,5 +66,5 @@ $(VENV)/.stamp-dev: pyproject.toml $(LOCKS) | $(BIN)/python
 
 $(VENV)/.stamp-demo: pyproject.toml | $(BIN)/python
 	@echo "Setting up $(VENV) ..."
-	@$(call install,.)
+	@$(call install,.[server])
 	@touch $@

@@ -4,7 +4,8 @@ The rules (registration guide, section 4, with the hub's later words of 2026-06-
 integer of nano-USD; zero is a cost, an id that is left out has none yet; `"requests": null` is an empty list;
 a cost that is no integer is rounded up; a negative or unreadable one is skipped, and asked for again. Beyond
 them: only ids that were asked for count; two different costs for one id, and costs beyond all reason, are
-disputed. The body was bounded in bytes and time by the transport before it came here.
+disputed. The body was bounded in bytes and time by the transport before it came here; what it could make of our
+memory and time is bounded here, before it is parsed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 from collections.abc import Collection
 from datetime import UTC, datetime
 from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from roadworthy.billing.records import Costs, Doubt, Noted, Oddity, Reason, Refusal, Trouble
@@ -21,13 +23,19 @@ from roadworthy.http.message import FailureKind, Reply
 from roadworthy.http.retry_after import retry_after_s
 
 MAX_DEPTH = 32
-MAX_NUMBER_LENGTH = 64
-"""Characters of a number that are read; a longer one is some giant."""
+MAX_VALUES = 500_000
+"""Values in an answer, twenty times what 10,000 ids need: each may cost a hundred times its two bytes in memory."""
+MAX_QUOTES = 4 * MAX_VALUES
+LONGEST_INTEGER = 20
+"""Characters of an integer that 64 bits may hold. Longer ones are read as `Decimal`, in linear time."""
 EXAMPLES = 5
 SHOWN = 200
+LONGEST_SHOWN = 64
 
 _TIMEOUTS = {FailureKind.CONNECT_TIMEOUT, FailureKind.TOTAL_TIMEOUT, FailureKind.IDLE_TIMEOUT}
 _TOO_LARGE = {FailureKind.BODY_TOO_LARGE, FailureKind.HEADERS_TOO_LARGE}
+_NOT_OF_IDS = {404, 405, 406, 408, 410, 411, 415, 421, 425, 426, 431, 451, 501, 502, 503, 504, 505}
+"""Statuses that speak of the address, the method, the headers or the moment, not of what was asked."""
 
 
 def read(reply: Reply, asked: Collection[str], max_cost_nano_usd: int) -> Costs | Refusal:
@@ -36,14 +44,16 @@ def read(reply: Reply, asked: Collection[str], max_cost_nano_usd: int) -> Costs 
     if refusal is not None:
         return refusal
     try:
+        if reply.body.count(b",") > MAX_VALUES or reply.body.count(b'"') > MAX_QUOTES:
+            return _unreadable(f"it holds more than {MAX_VALUES:,} values", too_much=True)
         if _deeper_than(reply.body, MAX_DEPTH):
-            return _unreadable(f"its JSON is nested deeper than {MAX_DEPTH} levels")
+            return _unreadable(f"its JSON is nested deeper than {MAX_DEPTH} levels, or its brackets do not match")
         value = json.loads(
             reply.body.decode("utf-8"),
             object_pairs_hook=_object,
             parse_int=_integer,
             parse_float=_decimal,
-            parse_constant=_NotANumber,
+            parse_constant=_NoNumber,
         )
     except UnicodeDecodeError:
         return _unreadable("its body is not UTF-8")
@@ -105,15 +115,10 @@ class _Reader:
             if value > self._max_cost_nano_usd:
                 self._doubt(id, Reason.TOO_LARGE, _shown(value))
                 return
-            cost = -1 if value < 0 else int(value.to_integral_value(rounding="ROUND_CEILING"))
-            if value >= 0:
+            # Zero first: a zero with a giant exponent is one, too, and would be written out.
+            cost = 0 if not value else -1 if value < 0 else int(value.to_integral_value(rounding="ROUND_CEILING"))
+            if cost >= 0:
                 self._note(Oddity.FRACTION if cost != value else Oddity.NOT_WRITTEN_AS_INTEGER, id)
-        elif isinstance(value, _Giant):
-            if value.negative:
-                self._skip(Oddity.NEGATIVE, id, "its cost is negative")
-            else:
-                self._doubt(id, Reason.TOO_LARGE, value.text)
-            return
         else:
             self._skip(Oddity.NOT_A_NUMBER, id, f"its cost is no number: {_shown(value)}"[:SHOWN])
             return
@@ -152,47 +157,62 @@ class _Reader:
 
 def _refused(reply: Reply) -> Refusal | None:
     """Why the reply is no answer at all, if it is none."""
-    wait_s = retry_after_s(reply.header("retry-after"), datetime.now(UTC))
+    wait_s = retry_after_s(reply.header("retry-after"), _sent_at(reply))
     failure, status = reply.failure, reply.status
     if failure is not None and (status is None or 200 <= status < 300):
-        if failure.kind in _TIMEOUTS:
+        if failure.kind is FailureKind.FORBIDDEN:
+            trouble = Trouble.OURS
+        elif failure.kind in _TIMEOUTS:
             trouble = Trouble.TIMEOUT
         elif failure.kind in _TOO_LARGE or status is not None:
             trouble = Trouble.UNREADABLE
         else:
             trouble = Trouble.UNREACHED
-        return Refusal(trouble, failure.message)
+        return Refusal(trouble, failure.message, too_much=failure.kind is FailureKind.BODY_TOO_LARGE)
     if status == 429:
         return Refusal(Trouble.RATE_LIMITED, "HTTP 429", wait_s)
-    if status in {401, 403}:
+    if status in {401, 402, 403, 407}:
         return Refusal(Trouble.REFUSED_KEY, f"HTTP {status}: the key is refused", wait_s)
-    if status in {404, 405, 502, 503, 504} or status is None or 300 <= status < 400:
+    if status in _NOT_OF_IDS or status is None or 300 <= status < 400:
         # What stands before the endpoint says so, or nothing stands there: no id is to blame.
         return Refusal(Trouble.UNREACHED, f"HTTP {status}", wait_s)
     if 400 <= status < 500:
-        return Refusal(Trouble.CLIENT_ERROR, f"HTTP {status}", wait_s)
+        return Refusal(Trouble.CLIENT_ERROR, f"HTTP {status}", wait_s, too_much=status == 413)
     if not 200 <= status < 300:
         return Refusal(Trouble.SERVER_ERROR, f"HTTP {status}", wait_s)
     return None
 
 
-def _unreadable(why: str) -> Refusal:
-    return Refusal(Trouble.UNREADABLE, f"the answer cannot be read: {why}")
+def _sent_at(reply: Reply) -> datetime:
+    """When the reply was sent, by its own clock: a wait until a date is meant by that one, not by ours."""
+    try:
+        at = parsedate_to_datetime(reply.header("date") or "")
+    except (ValueError, OverflowError):
+        return datetime.now(UTC)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _unreadable(why: str, *, too_much: bool = False) -> Refusal:
+    return Refusal(Trouble.UNREADABLE, f"the answer cannot be read: {why}", too_much=too_much)
 
 
 def _deeper_than(body: bytes, depth: int) -> bool:
-    """Whether brackets outside of strings are nested deeper. Bodies that no JSON parser takes may pass."""
+    """Whether brackets outside of strings are nested deeper, or do not match. A parser would recurse before it told.
+
+    Each round takes the innermost pairs away, so that so many rounds leave nothing of what is no deeper.
+    """
     if body.count(b"[") + body.count(b"{") <= depth:
         return False
-    at = 0
-    for bracket in _OUTSIDE_STRINGS.finditer(body):
-        at += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(bracket[0], 0)
-        if at > depth:
-            return True
-    return False
+    brackets = _STRINGS.sub(b"", body).translate(None, _NO_BRACKETS)
+    for _ in range(depth):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return bool(brackets)
 
 
-_OUTSIDE_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{\]}]', re.DOTALL)
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class _Twice:
@@ -206,19 +226,8 @@ class _Twice:
         return f"an object with the key {self.key!r} twice"
 
 
-class _Giant:
-    """A number too long to be read."""
-
-    def __init__(self, text: str) -> None:
-        self.negative = text.startswith("-")
-        self.text = f"{text[:20]}... ({len(text)} characters)"
-
-    def __repr__(self) -> str:
-        return self.text
-
-
-class _NotANumber:
-    """NaN or an infinity, which JSON does not have."""
+class _NoNumber:
+    """What stands for a number and is none: NaN, an infinity, an exponent beyond all bounds."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -239,16 +248,19 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Twice:
     return _Twice(key, pairs)
 
 
-def _integer(text: str) -> int | _Giant:
-    return _Giant(text) if len(text) > MAX_NUMBER_LENGTH else int(text)
+def _integer(text: str) -> int | Decimal:
+    return Decimal(text) if len(text) > LONGEST_INTEGER else int(text)
 
 
-def _decimal(text: str) -> Decimal | _Giant:
+def _decimal(text: str) -> Decimal | _NoNumber:
     try:
-        return _Giant(text) if len(text) > MAX_NUMBER_LENGTH else Decimal(text)
-    except ArithmeticError:  # an exponent beyond all bounds
-        return _Giant(text)
+        return Decimal(text)
+    except ArithmeticError:
+        return _NoNumber(text)
 
 
 def _shown(value: Any) -> str:
-    return repr(str(value) if isinstance(value, Decimal) else value)[:SHOWN]
+    if isinstance(value, Decimal):
+        text = str(value)
+        return text if len(text) <= LONGEST_SHOWN else f"{text[:20]}... ({len(text):,} characters)"
+    return repr(value)[:SHOWN]

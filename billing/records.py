@@ -109,11 +109,15 @@ class Trouble(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """No answer of use came. `detail` is a sentence for people; `retry_after_s` is what the provider asked for."""
+    """No answer of use came. `detail` is a sentence for people; `retry_after_s` is what the provider asked for.
+
+    `too_much`: question or answer was too large; fewer ids may do.
+    """
 
     trouble: Trouble
     detail: str
     retry_after_s: float = 0.0
+    too_much: bool = False
 
     @property
     def may_be_an_ids_fault(self) -> bool:

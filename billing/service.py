@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Self
 
-from roadworthy.billing.collector import Collector
+from roadworthy.billing.collector import Came, Collector, Told
 from roadworthy.billing.settings import BillingSettings
-from roadworthy.billing.store.ledger import Settled
+from roadworthy.billing.store.batches import prune
 from roadworthy.database import Database
 from roadworthy.http.aiohttp_transport import AiohttpTransport
 from roadworthy.http.guard import Guard
@@ -17,6 +17,9 @@ from roadworthy.ticks import Ticks
 
 LOOK_S = 1.0
 """How often is looked for whose turn it is."""
+MEND_S = 60.0
+PRUNE_S = 3600.0
+PRUNE_FIRST_AFTER_S = 120.0
 
 
 class Billing:
@@ -29,15 +32,20 @@ class Billing:
         settings: BillingSettings | None = None,
         *,
         allow_private: bool = False,
-        settled: Callable[[str, Settled], None] | None = None,
+        told: Callable[[Told], None] | None = None,
     ) -> None:
-        """The database stays the caller's. `settled` is called after each batch with its provider and outcome."""
+        """The database stays the caller's. `told` is called after each question with what it came to."""
         self.settings = settings or BillingSettings()
         self._guard = Guard(allow_private=allow_private)
         self._transport = AiohttpTransport(guard=self._guard)
-        self.collector = Collector(database, sealer, self._transport, self.settings.policy(), settled=settled)
+        self.collector = Collector(database, sealer, self._transport, self.settings.policy(), told=told)
         self._ticks = Ticks()
         self._ticks.every("collect costs", LOOK_S, self.collector.tick)
+        self._ticks.every("mend the times of costs to ask for", MEND_S, self.collector.mend)
+        keep_days = self.settings.keep_batches_days
+        self._ticks.every(
+            "prune batches of costs", PRUNE_S, lambda: prune(database, keep_days), first_after_s=PRUNE_FIRST_AFTER_S
+        )
 
     async def start(self) -> None:
         """Begin, on the running event loop."""
@@ -58,8 +66,13 @@ class Billing:
         """Stop with the block."""
         await self.stop()
 
-    async def once(self, only: Collection[str] | None = None) -> None:
-        """Ask the providers whose turn it is, these or all, once; without ticks."""
+    async def once(self, only: Collection[str] | None = None, *, force: bool = False) -> list[Came]:
+        """Give the providers whose turn it is, these or all, one turn each, without ticks; what they came to.
+
+        `force`: whatever is pending is due. Raises `DatabaseUnavailableError`.
+        """
         self.collector.only = only
-        await self.collector.tick()
-        await self.collector.idle()
+        await self.collector.mend()
+        if force:
+            await self.collector.force()
+        return await self.collector.once()

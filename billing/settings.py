@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from roadworthy import settings
+from roadworthy.billing.items import PAYER
 from roadworthy.billing.schedule import Policy
-from roadworthy.config import read_toml, validate
-from roadworthy.errors import ConfigError
+from roadworthy.settings import Found
 
 PREFIX = "ROADWORTHY_BILLING_"
 TABLE = "billing"
-FILE = Path("roadworthy.toml")
 
 Seconds = Annotated[int, Field(ge=1, le=31 * 24 * 3600)]
 
@@ -33,6 +33,8 @@ class BillingSettings(BaseSettings):
     """The most ids in one question."""
     batches_per_turn: Annotated[int, Field(ge=1, le=10_000)] = 60
     """The most questions to one provider before others have a turn."""
+    turn_s: Seconds = 300
+    """How long one provider is asked before others have a turn."""
     timeout_s: Annotated[int, Field(ge=1, le=600)] = 50
     """How long one question may take."""
     lease_s: Annotated[int, Field(ge=2, le=3600)] = 120
@@ -47,6 +49,15 @@ class BillingSettings(BaseSettings):
     """The largest answer that is read."""
     providers_at_once: Annotated[int, Field(ge=1, le=1000)] = 32
     """Providers that one process asks at the same time."""
+    recheck_ids_per_hour: Annotated[int, Field(ge=0, le=10_000)] = 100
+    """Settled requests of each provider that are asked for again each hour: a changed cost is disputed. 0 is none."""
+    keep_batches_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    """How long is kept what each question came to."""
+    warn_after_s: Seconds = 3600
+    """A provider whose oldest request has been without a cost for so long is warned of, in log and metrics."""
+
+    validator_payer: Annotated[str, Field(pattern=f"^{PAYER}$")] = "org:validator"
+    """Who pays for the validator's own requests, of providers that have a cost endpoint."""
 
     @model_validator(mode="after")
     def _consistent(self) -> BillingSettings:
@@ -64,27 +75,10 @@ class BillingSettings(BaseSettings):
 
 
 def read_settings(config: Path | None = None) -> BillingSettings:
-    """The settings of environment and file, in this order. Raises `ConfigError` for what cannot be used.
-
-    `config` is a settings file; without one `roadworthy.toml` is read where it is there and has the table.
-    """
-    return _gather(config)[0]
+    """The settings of environment and file, in this order. Raises `ConfigError` for what cannot be used."""
+    return gather(config).settings
 
 
-def shown_rows(config: Path | None = None) -> list[tuple[str, str, str]]:
-    """Name, value and origin of every setting. Raises `ConfigError`."""
-    settings, origins = _gather(config)
-    return [(f"{TABLE}.{name}", str(getattr(settings, name)), origin) for name, origin in origins.items()]
-
-
-def _gather(config: Path | None) -> tuple[BillingSettings, dict[str, str]]:
-    path = config if config is not None else FILE if FILE.exists() else None
-    table = read_toml(path).get(TABLE, {}) if path is not None else {}
-    if not isinstance(table, dict):
-        raise ConfigError(f"{path}: {TABLE} must be a table, `[{TABLE}]`; got {table!r}")
-    environment = EnvSettingsSource(BillingSettings)()
-    origins = dict.fromkeys(BillingSettings.model_fields, "default")
-    origins |= {name: f"{path}" for name in table if name in origins}
-    origins |= {name: f"environment, {PREFIX}{name.upper()}" for name in environment}
-    where = f"[{TABLE}] in {path}" if table else "the environment"
-    return validate(BillingSettings, {**table, **environment}, where), origins
+def gather(config: Path | None = None) -> Found[BillingSettings]:
+    """The same, with the origin of each value. `config` is a settings file; by default `roadworthy.toml`, if any."""
+    return settings.gather(BillingSettings, TABLE, config)

@@ -158,11 +158,15 @@ cost_endpoints = sa.Table(
     sa.Column("failures", sa.Integer, nullable=False),
     sa.Column("batch_limit", sa.Integer, nullable=False),
     sa.Column("last_answer_us", sa.BigInteger),
+    sa.Column("answering_since_us", sa.BigInteger),
+    sa.Column("next_recheck_us", sa.BigInteger),
     sa.Column("updated_at_us", sa.BigInteger, nullable=False),
 )
 """Where each provider tells its costs, and whose turn it is to ask: the holder of the lease, by its fence alone.
 
-`failures` are those in a row; `batch_limit` is how many ids the provider was last able to answer for at once."""
+`failures` are those in a row; `batch_limit` is how many ids the provider was last able to answer for at once.
+`answering_since_us`: since then it has answered without a long silence. `next_recheck_us`: when some settled ids
+are asked for again, to see whether their costs changed."""
 
 prices = sa.Table(
     "prices",
@@ -190,3 +194,12 @@ gateways = sa.Table(
     sa.Column("revoked_at_us", sa.BigInteger),
 )
 """Who may hand in usage and read balances: the hub's own gateways. Tokens are kept as SHA-256."""
+
+chores = sa.Table(
+    "chores",
+    metadata,
+    sa.Column("name", sa.String(80), primary_key=True),
+    sa.Column("taken_at_us", sa.BigInteger, nullable=False),
+    sa.Column("outcome", sa.String(200), nullable=False),
+)
+"""What billing does now and then, once for all processes: when somebody last took it on, and what came of it."""

@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from roadworthy.conformance import strict_json
 from roadworthy.conformance.exchange import MAX_EVENTS
 from roadworthy.conformance.strict_json import Malformed
+from roadworthy.conformance.target import CostEndpoint
 from roadworthy.http.message import Limits, Read, Reply, Request, Transport
 from roadworthy.http.sse import Event, StreamTooLargeError, parse
 
@@ -195,9 +196,14 @@ class AdapterTable(_Table):
         return self
 
 
-def adapted(transport: Transport, table: AdapterTable, base_url: str) -> Transport:
-    """`transport`, through the adapter where one is described."""
-    return transport if table == AdapterTable() else AdaptedTransport(transport, table, base_url)
+def adapted(transport: Transport, table: AdapterTable, base_url: str, costs: CostEndpoint | None = None) -> Transport:
+    """`transport`, through the adapter where one is described.
+
+    What the cost endpoint is asked passes untouched: the hub asks it, and no client's helper does.
+    """
+    if table == AdapterTable():
+        return transport
+    return AdaptedTransport(transport, table, base_url, costs.url if costs else None)
 
 
 class AdaptedTransport:
@@ -207,9 +213,10 @@ class AdaptedTransport:
     a rewritten event arrived when its last byte did. The head of an answer is never translated.
     """
 
-    def __init__(self, inner: Transport, table: AdapterTable, base_url: str) -> None:
+    def __init__(self, inner: Transport, table: AdapterTable, base_url: str, untouched: str | None = None) -> None:
         self._inner = inner
         self._base_url = base_url
+        self._untouched = untouched
         self._routes = _by_specificity(table.routes)
         self._request = _compiled(table.request)
         self._response = _compiled(table.response)
@@ -219,7 +226,8 @@ class AdaptedTransport:
     async def send(self, request: Request, limits: Limits) -> Reply:
         """See `Transport.send`."""
         rest = request.url.removeprefix(self._base_url)
-        if not request.url.startswith(self._base_url) or rest[:1] not in ("", "/", "?"):
+        below = request.url.startswith(self._base_url) and rest[:1] in ("", "/", "?")
+        if not below or request.url == self._untouched:
             return await self._inner.send(request, limits)
         path, mark, query = rest.partition("?")
         method, theirs = self._route(request.method, path)

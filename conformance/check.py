@@ -17,7 +17,7 @@ class Reading(StrEnum):
 
     EACH   once per exchange of its probes: `f(exchange)`
     JOINT  once, with the first exchange of each of its probes in order: `f(a, b)`
-    ACROSS once, with the list of all usable exchanges of its probes (of every probe where none is named)
+    ACROSS once, with the list of all usable exchanges of its probes (of every probe of the API where none is named)
     """
 
     EACH = "each"
@@ -107,7 +107,7 @@ def check(
     `source` names document and section of the rule; the function's docstring is
     the rule (first paragraph) and why clients break without it (the rest). A
     parameter named `facts` receives the `Facts`, one named `others` (with `across`) the
-    exchanges of all other probes, to compare with. `applies` says for which subjects the
+    exchanges of all other probes of the API, to compare with. `applies` says for which subjects the
     check is meant: by default those of any of its probes. Raises `ValueError` for a
     declaration that is not whole.
     """

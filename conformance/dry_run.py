@@ -10,6 +10,7 @@ from roadworthy.conformance.exchange import as_object, objects
 from roadworthy.conformance.facts import inference
 from roadworthy.conformance.plan import Plan
 from roadworthy.conformance.probe import Auth, Context, Draft, Expects, Probe
+from roadworthy.conformance.probes.billing import waits_s
 from roadworthy.conformance.run import Settings
 
 TEMPLATE_TOKENS = 64
@@ -46,6 +47,8 @@ def _outline(probe: Probe, plan: Plan, settings: Settings) -> Outline:
         return Outline(probe, None, 0, 0, 0, 0, skipped=lacking)
     if probe.writes and not plan.facts.allow_writes:
         return Outline(probe, None, 0, 0, 0, 0, skipped="needs --allow-writes")
+    if probe.billing:
+        return _costs_outline(probe, plan)
     repeat = probe.times(plan.facts)
     trials = any(check.bar is not None and probe in check.probes for check in plan.checks)
     most = max(repeat, settings.max_trials) if trials else repeat
@@ -63,6 +66,16 @@ def _outline(probe: Probe, plan: Plan, settings: Settings) -> Outline:
     prompt = sum(_prompt_tokens(draft) for draft in known)
     completion = sum(_completion_tokens(draft, plan.facts.max_tokens) for draft in known)
     return Outline(probe, known[0], min(repeat, len(known)), len(known), prompt, completion)
+
+
+def _costs_outline(probe: Probe, plan: Plan) -> Outline:
+    """A question to the cost endpoint: it costs nothing. Which ids it names depends on the answers of the run."""
+    billing, repeat = plan.facts.billing, probe.times(plan.facts)
+    if billing is None:
+        return Outline(probe, None, 0, 0, 0, 0, skipped="needs --billing-url")
+    draft = probe.build(Context(plan.facts)) or Draft("POST", billing.url)
+    polls = len(waits_s(plan.facts.limits.billing_timeout_s)) if probe.poll is not None else 0
+    return Outline(probe, draft, repeat, repeat + polls, 0, 0)
 
 
 def _prompt_tokens(draft: Draft) -> int:

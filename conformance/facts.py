@@ -43,6 +43,10 @@ class VerdictLimits:
     time_to_first_token_s: float = 5.0
     total_time_s: float = 30.0
     max_stall_s: float = 10.0
+    billing_timeout_s: float = 60.0
+    """How long after a request its cost may be unknown. The hub asks every minute."""
+    billing_batch_s: float = 60.0
+    """How long an answer on as many ids as the hub asks for at once may take."""
 
 
 NOT_ASKED = dict.fromkeys(("javascript", "python", "openai", "openai-js"), "the clients were not asked")
@@ -69,6 +73,23 @@ class Jobs:
     interval_s: float = 1.0
     timeout_s: float = 600.0
     fetch_origins: tuple[str, ...] = ()
+
+
+class BillingKey(StrEnum):
+    """Which key the cost endpoint is shown: none, the API's, or one that was named for it."""
+
+    NONE = "none"
+    SHARED = "shared"
+    OWN = "own"
+
+
+@dataclass(frozen=True, slots=True)
+class Billing:
+    """The cost endpoint (registration guide, section 4), and how many ids are asked of it at once at most."""
+
+    url: str
+    key: BillingKey = BillingKey.NONE
+    batch_ids: int = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +124,9 @@ class Facts:
 
     jobs: Jobs = field(default_factory=Jobs)
     """How the subject's API is spoken, where its family is `jobs`."""
+
+    billing: Billing | None = None
+    """Where the costs of requests are told; None where the run was not told."""
 
     silent_clients: Mapping[str, str] = field(default_factory=lambda: dict(NOT_ASKED))
     """The clients that were not heard on everything, and why."""

@@ -54,6 +54,12 @@ def first_asked(exchanges: Sequence[Exchange]) -> Exchange | None:
     return next((x for x in exchanges if (probe := PROBES.get(x.probe)) and probe.gate), None)
 
 
+def asks_costs(probe_id: str) -> bool:
+    """Whether a probe asks the cost endpoint, which is no part of the API."""
+    probe = PROBES.get(probe_id)
+    return probe is not None and probe.billing
+
+
 def _in_doubt(result: CheckResult) -> CheckResult:
     """A failure that the refused key explains, as doubt."""
     if result.verdict not in (Verdict.FAIL, Verdict.WARN):
@@ -116,7 +122,8 @@ def _judge_one(
     lacks = {probe.id: facts.lacks(probe.needs) for probe in check.probes}
     if check.probes and (all(lacks.values()) if check.reading is not Reading.JOINT else any(lacks.values())):
         return result(Verdict.SKIPPED, next(reason for reason in lacks.values() if reason))
-    ids = list(by_probe) if everything else [probe.id for probe in check.probes if not lacks[probe.id]]
+    of_api = [id for id in by_probe if not asks_costs(id)]
+    ids = of_api if everything else [probe.id for probe in check.probes if not lacks[probe.id]]
     sent = [exchange for id in ids for exchange in by_probe.get(id, ())]
     if not sent:
         reason = next((unsent[id] for id in ids if id in unsent), "its request was not sent")
@@ -129,7 +136,7 @@ def _judge_one(
     if check.reading is Reading.EACH:
         runs = [(exchange.id, _run(check, [exchange], facts)) for exchange in good]
     elif check.reading is Reading.ACROSS:
-        others = [x for id, exchanges in by_probe.items() if id not in ids for x in exchanges]
+        others = [x for id in of_api if id not in ids for x in by_probe[id]]
         runs = [(good[0].id, _run(check, [good], facts, others))]
     else:
         firsts = [next((x for x in good if x.probe == id), None) for id in ids]

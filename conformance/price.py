@@ -10,6 +10,8 @@ from roadworthy.conformance.exchange import Exchange, as_object, objects
 
 NANO = 1_000_000_000
 MILLION = 1_000_000
+LEAST = 100_000
+"""Nano-USD per million tokens below which a price is one per token, or a gift."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,63 @@ def published_price(exchange: Exchange, model: str) -> Price | None:
         if entry.get("id") == model:
             pricing = as_object(entry.get("pricing"))
             return Price.parse(pricing.get("input"), pricing.get("output"))
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """A model's published price with what it says of cached input, both in nano-USD per million tokens.
+
+    Where a provider publishes no price of cached input, it may cost anything between nothing and the price of input.
+    """
+
+    price: Price
+    cached_low: int
+    cached_high: int
+
+    @classmethod
+    def read(cls, pricing: Any) -> Tariff | None:
+        """From `pricing` of an entry of `/models`.
+
+        None where it has parts that tokens of text do not tell, or figures that look like prices per token.
+        """
+        told = as_object(pricing)
+        price = Price.parse(told.get("input"), told.get("output"))
+        if price is None or any(
+            0 < nano < LEAST for nano in (price.input_nano_usd_per_million, price.output_nano_usd_per_million)
+        ):
+            return None
+        cached = []
+        for key, value in told.items():
+            nano = _nano(value)
+            if isinstance(value, dict | list) and value:
+                return None
+            if key in ("input", "output") or not nano:
+                continue
+            if "cache" not in key.lower():
+                return None
+            cached.append(nano)
+        plain = price.input_nano_usd_per_million
+        return cls(price, min([*cached, plain]) if cached else 0, max([*cached, plain]))
+
+    def bounds_nano_usd(self, input_tokens: int, cached_tokens: int, output_tokens: int) -> tuple[int, int]:
+        """The least and the most that so many tokens may cost, in whole nano-USD.
+
+        Each of up to three parts (fresh input, cached input, output) may be rounded by itself, up or down.
+        """
+        written = output_tokens * self.price.output_nano_usd_per_million
+        fresh = (input_tokens - cached_tokens) * self.price.input_nano_usd_per_million
+        low = fresh + cached_tokens * self.cached_low
+        # What is written into a cache may cost more than plain input, and usage need not tell how much that was.
+        high = input_tokens * self.cached_high
+        return max(0, (low + written) // MILLION - 2), -(-(high + written) // MILLION) + 2
+
+
+def published_tariff(exchange: Exchange, model: str) -> Tariff | None:
+    """The tariff of a model in an answer of `/models`."""
+    for entry in objects(exchange.answer.get("data")):
+        if entry.get("id") == model:
+            return Tariff.read(entry.get("pricing"))
     return None
 
 

@@ -30,11 +30,15 @@ class Auth(StrEnum):
 
 
 class Phase(StrEnum):
-    """When a probe is sent: `first` ones learn about the target, `alone` ones need a quiet client."""
+    """When a probe is sent: `first` ones learn about the target, `alone` ones need a quiet client.
+
+    `last` ones, one after another, ask about what all others did.
+    """
 
     FIRST = "first"
     MAIN = "main"
     ALONE = "alone"
+    LAST = "last"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ class Context:
     trial: int = 1
     earlier: Mapping[str, Exchange] = field(default_factory=dict)
     last: Mapping[str, Exchange] = field(default_factory=dict)
+    seen: Sequence[Exchange] = ()
+    """Every exchange so far, by probe."""
 
     def chat(self, messages: Sequence[Mapping[str, Any]] | str, **parameters: Any) -> Draft:
         """A chat completion request; a string is one user message. Parameters that are None are left out."""
@@ -118,6 +124,11 @@ class Probe:
     """Gives the seconds to wait before asking once more, or None once the answer is final."""
     writes: bool = False
     """Whether it changes the target, or reads what such a change has made: sent only where writes are allowed."""
+    billing: bool = False
+    """Whether it asks the cost endpoint: sent only where its URL is given, with its key. Checks of the API as a
+    whole do not look at its exchanges: the endpoint is another service."""
+    idle: str = ""
+    """What it means where `build` returns None, in words."""
 
     def times(self, facts: Facts) -> int:
         """How often it is sent in any case, given these facts."""
@@ -142,6 +153,8 @@ def probe(
     gate: bool = False,
     poll: Poll | None = None,
     writes: bool = False,
+    billing: bool = False,
+    idle: str = "",
 ) -> Callable[[Builder], Probe]:
     """Declare a probe; the builder's docstring is its purpose.
 
@@ -155,7 +168,20 @@ def probe(
             raise ValueError(f"the probe {id!r} has no docstring to say its purpose")
         purpose = " ".join(build.__doc__.split())
         PROBES[id] = Probe(
-            id, purpose, build, expects, tuple(needs), tuple(after), phase, repeat, applies, gate, poll, writes
+            id,
+            purpose,
+            build,
+            expects,
+            tuple(needs),
+            tuple(after),
+            phase,
+            repeat,
+            applies,
+            gate,
+            poll,
+            writes,
+            billing,
+            idle,
         )
         return PROBES[id]
 

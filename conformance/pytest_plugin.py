@@ -18,6 +18,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--provider-url": {"metavar": "URL", "help": "base URL of the API to check; most end in /v1"},
     "--provider-model": {"metavar": "NAME", "action": "append", "help": "a model to check; repeatable"},
     "--provider-api-key-env": {"metavar": "NAME", "help": "variable that holds the key [ROADWORTHY_API_KEY]"},
+    "--provider-billing-url": {"metavar": "URL", "help": "where the API tells what requests cost; checked too"},
+    "--provider-billing-api-key-env": {"metavar": "NAME", "help": "variable that holds the key of that URL"},
+    "--roadworthy-billing-timeout": {"metavar": "SECONDS", "help": "within which a request's cost is told [60]"},
     "--roadworthy-config": {"metavar": "FILE", "help": "settings [roadworthy.toml, where no URL is given]"},
     "--roadworthy-lens": {
         "metavar": "LENS",

@@ -32,7 +32,7 @@ from roadworthy.conformance.check import Check
 from roadworthy.conformance.exchange import Exchange
 from roadworthy.conformance.plan import select
 from roadworthy.conformance.pytest_plugin import PACKAGE, SHORT, dest
-from roadworthy.conformance.report.curl import curl
+from roadworthy.conformance.report.curl import curl, key_variable
 from roadworthy.conformance.report.model import Report
 from roadworthy.conformance.report.text import one_line
 from roadworthy.conformance.run import Run
@@ -88,7 +88,8 @@ class Inquiry:
         """The command that sends an exchange's request again, empty where there is none of this id."""
         run = next((m.run for m in self.report.models if m.model == model), None) if self.report else None
         exchange: Exchange | None = next((x for x in run.exchanges if x.id == exchange_id), None) if run else None
-        return curl(exchange, str(self.settings.reports.record or "run.jsonl")) if exchange else ""
+        record = str(self.settings.reports.record or "run.jsonl")
+        return curl(exchange, record, key_variable(exchange, run.facts)) if exchange and run else ""
 
     def _shared(self, wanted: Mapping[str, Sequence[Check]]) -> list[Run]:
         """What another worker recorded, or else ask and record."""
@@ -120,7 +121,7 @@ class Inquiry:
         from roadworthy.http.aiohttp_transport import AiohttpTransport
 
         connection = AiohttpTransport(ca_file=self.settings.target.ca_file)
-        transport = adapted(connection, self.settings.adapter, self.provider.base_url)
+        transport = adapted(connection, self.settings.adapter, self.provider.base_url, self.provider.cost_endpoint)
         try:
             reports = [
                 await session.check(self.provider, [model], self.settings, checks, transport)
@@ -328,7 +329,10 @@ def _inquire(config: pytest.Config) -> tuple[Inquiry, tuple[Check, ...]]:
             "url": option("--provider-url"),
             "models": option("--provider-model"),
             "api_key_env": option("--provider-api-key-env"),
+            "billing_url": option("--provider-billing-url"),
+            "billing_api_key_env": option("--provider-billing-api-key-env"),
         },
+        "limits": {"billing_timeout_s": option("--roadworthy-billing-timeout")},
         "check": {
             "lens": option("--roadworthy-lens"),
             "only": option("--only-check"),

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from roadworthy import __version__
 from roadworthy.conformance.clients.opinion import Opinion
 from roadworthy.conformance.exchange import Exchange, Retry
-from roadworthy.conformance.facts import Ability, Capability, Facts, Jobs, VerdictLimits
+from roadworthy.conformance.facts import Ability, Billing, BillingKey, Capability, Facts, Jobs, VerdictLimits
 from roadworthy.conformance.plan import select
 from roadworthy.conformance.run import Run
 from roadworthy.conformance.subject import Api
@@ -93,6 +93,8 @@ def _head_in(head: dict[str, Any]) -> Run:
     if "jobs" in facts:
         jobs: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in facts["jobs"].items()}
         facts["jobs"] = Jobs(**jobs)
+    if facts.get("billing"):
+        facts["billing"] = Billing(**{**facts["billing"], "key": BillingKey(facts["billing"]["key"])})
     checks = {check.id: check for check in select()}
     chosen = tuple(checks[id] for id in head["checks"] if id in checks)
     return Run(Facts(**facts), chosen, (), head["unsent"], head["requests"], head["duration_s"], head["interrupted"])

@@ -25,6 +25,7 @@ from roadworthy.http.message import Headers, Reply, Request, Transport
 from roadworthy.http.redact import Redactor
 from roadworthy.schemas import manifest
 
+NO_BILLING_URL = "nothing to ask: what requests cost is checked where --billing-url names the endpoint that tells it"
 WRONG_KEY = "roadworthy-wrong-key-0000000000000000"
 SAID_BYTES = 1_000
 """How much is kept of an answer that only asks to wait."""
@@ -90,11 +91,19 @@ class Runner:
         self._plan = plan
         self._settings = settings or Settings()
         self._watch = watch
-        self._redactor = Redactor([target.api_key or "", *(value for _, value in target.headers)])
+        costs = target.cost_endpoint
+        self._redactor = Redactor(
+            [
+                *(target.api_key or "", *(value for _, value in target.headers)),
+                *((costs.api_key or "", *(value for _, value in costs.headers)) if costs else ()),
+            ]
+        )
         self._slots = asyncio.Semaphore(self._settings.concurrency)
         self._facts = plan.facts
         self._exchanges: dict[str, list[Exchange]] = {}
-        self._unsent: dict[str, str] = {}
+        self._unsent: dict[str, str] = {
+            probe.id: NO_BILLING_URL for probe in plan.probes if probe.billing and plan.facts.billing is None
+        }
         self._requests = 0
         self._expected = 0
         self._random = random.Random(plan.facts.seed)  # noqa: S311 - jitter of retries, not a secret
@@ -112,7 +121,7 @@ class Runner:
         except asyncio.CancelledError:
             interrupted = True
             missing = (probe.id for probe in self._plan.probes if probe.id not in self._exchanges)
-            self._unsent.update(dict.fromkeys(missing, "not sent: the run was interrupted"))
+            self._unsent = {**dict.fromkeys(missing, "not sent: the run was interrupted"), **self._unsent}
         self._learn()
         ordered = tuple(x for probe in self._plan.probes for x in self._exchanges.get(probe.id, ()))
         return Run(
@@ -126,7 +135,7 @@ class Runner:
         )
 
     async def _send_all(self) -> None:
-        probes = self._plan.probes
+        probes = [probe for probe in self._plan.probes if probe.id not in self._unsent]
         self._expected = sum(probe.times(self._facts) for probe in probes)
         for probe in (p for p in probes if p.phase is Phase.FIRST):
             await self._send_probe(probe)
@@ -137,8 +146,9 @@ class Runner:
         else:
             await self._send_main([p for p in probes if p.phase is Phase.MAIN])
             self._learn()
-            for probe in (p for p in probes if p.phase is Phase.ALONE):
-                await self._send_probe(probe)
+            for phase in (Phase.ALONE, Phase.LAST):
+                for probe in (p for p in probes if p.phase is phase):
+                    await self._send_probe(probe)
 
     def _learn(self) -> None:
         everything = [x for exchanges in self._exchanges.values() for x in exchanges]
@@ -186,7 +196,9 @@ class Runner:
     async def _send_until(self, probe: Probe, poll: Poll) -> None:
         """Ask again until the answer is final, for as long as one request may take at most."""
         jobs = self._facts.jobs.timeout_s if self._facts.api is Api.JOBS else 0.0
-        until = time.monotonic() + max(self._settings.total_timeout_s, jobs)
+        # What a poll of costs waits in all is bounded by itself; this bounds how slowly it may be answered.
+        costs = 2 * self._facts.limits.billing_timeout_s if probe.billing else 0.0
+        until = time.monotonic() + max(self._settings.total_timeout_s, jobs, costs)
         while True:
             sent = list(self._exchanges.get(probe.id, ()))
             wait_s = poll(sent[-1], self._facts) if sent else None
@@ -221,7 +233,11 @@ class Runner:
     async def _send_trial(self, probe: Probe, trial: int) -> None:
         earlier = {id: exchanges[0] for id, exchanges in self._exchanges.items() if exchanges}
         latest = {id: exchanges[-1] for id, exchanges in self._exchanges.items() if exchanges}
-        draft = probe.build(Context(self._facts, trial, earlier, latest))
+        seen = tuple(x for exchanges in self._exchanges.values() for x in exchanges)
+        draft = probe.build(Context(self._facts, trial, earlier, latest, seen))
+        if draft is None and probe.idle:
+            self._unsent[probe.id] = f"nothing to ask: {probe.idle}"
+            return
         if draft is None:
             names = ", ".join(needed.id for needed in probe.after) or "an earlier answer"
             self._unsent[probe.id] = f"nothing to ask after {names}"
@@ -237,7 +253,7 @@ class Runner:
             self._watch(Progress(exchange, sent, max(self._expected, sent)))
 
     async def _send(self, probe: Probe, trial: int, draft: Draft) -> Exchange:
-        request = self._request(draft)
+        request = self._request(draft, billing=probe.billing)
         limits = replace(
             draft.limits, total_timeout_s=min(draft.limits.total_timeout_s, self._settings.total_timeout_s)
         )
@@ -279,7 +295,7 @@ class Runner:
             return asked
         return float(2**retries) * (0.5 + self._random.random() / 2)
 
-    def _request(self, draft: Draft) -> Request:
+    def _request(self, draft: Draft, *, billing: bool) -> Request:
         headers: list[tuple[str, str]] = [
             ("Accept", self._accept()),
             ("Accept-Encoding", "identity"),
@@ -287,7 +303,7 @@ class Runner:
         ]
         if draft.json is not None or draft.raw is not None:
             headers.append(("Content-Type", draft.content_type))
-        headers += self._auth(draft.auth)
+        headers += self._auth(draft.auth, billing=billing)
         named = {name.lower() for name, _ in draft.headers}
         kept: Headers = tuple((k, v) for k, v in headers if k.lower() not in named)
         base = self._facts.root_url if draft.at_root else self._target.base_url
@@ -300,14 +316,16 @@ class Runner:
         media = f"{form.response}/*, " if form is not None and form.response != "json" else ""
         return f"{media}application/json, text/event-stream"
 
-    def _auth(self, auth: Auth) -> Headers:
+    def _auth(self, auth: Auth, *, billing: bool) -> Headers:
         if auth is Auth.WRONG:
             return (("Authorization", f"Bearer {WRONG_KEY}"),)
         if auth is Auth.NONE:
             return ()
-        key = self._target.api_key
-        own = (("Authorization", f"Bearer {key}"),) if key else ()
-        return own + self._target.headers
+        holder = self._target.cost_endpoint if billing else self._target
+        if holder is None:
+            return ()
+        own = (("Authorization", f"Bearer {holder.api_key}"),) if holder.api_key else ()
+        return own + holder.headers
 
 
 def estimated_time_s(body: bytes) -> float | None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from roadworthy.conformance.adapter import AdapterTable
-from roadworthy.conformance.facts import Ability, Capability, Facts, Jobs, VerdictLimits
+from roadworthy.conformance.facts import Ability, Billing, BillingKey, Capability, Facts, Jobs, VerdictLimits
 from roadworthy.conformance.subject import CHAT, Api, Subject
-from roadworthy.conformance.target import Target
+from roadworthy.conformance.target import CostEndpoint, Target
 from roadworthy.conformance.verdict import Lens
 from roadworthy.errors import ConfigError
 from roadworthy.schemas import manifest
@@ -22,6 +23,7 @@ from roadworthy.schemas import manifest
 OTHERS = frozenset({"server", "validator", "alerts"})
 """Tables of the same file that are the services' own."""
 DEFAULT_KEY_ENV = "ROADWORTHY_API_KEY"
+BILLING_KEY_ENV = "ROADWORTHY_BILLING_API_KEY"
 _TOKEN = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 
 Names = list[str]
@@ -43,6 +45,8 @@ class TargetTable(_Table):
     headers_from_env: dict[str, str] = {}
     request_id_header: str = "Inference-Id"
     ca_file: Path | None = None
+    billing_url: str = ""
+    billing_api_key_env: str = ""
 
 
 class CheckTable(_Table):
@@ -74,6 +78,8 @@ class LimitsTable(_Table):
     total_time_s: Positive | None = None
     """None: the task's own limit."""
     max_stall_s: Positive = 10.0
+    billing_timeout_s: Positive = 60.0
+    billing_batch_s: Positive = 60.0
 
 
 class JobsTable(_Table):
@@ -173,6 +179,7 @@ class CheckSettings(_Table):
             request_id_header=target.request_id_header,
             authenticated=target.api_key is not None or bool(target.headers),
             limits=self._limits(subject),
+            billing=_billing(target),
             jobs=Jobs(**self.jobs.model_dump()),
             mask=self.models.get(subject.model, ModelTable()).mask,
             task_parameters=self.models.get(subject.model, ModelTable()).parameters,
@@ -193,6 +200,14 @@ def _examples(subject: Subject) -> int:
     if form is not None and form.response != "json":
         return 2
     return 30 if (subject.task, subject.api) == (CHAT, Api.OPENAI) else 8
+
+
+def _billing(target: Target) -> Billing | None:
+    costs = target.cost_endpoint
+    if costs is None:
+        return None
+    key = BillingKey.OWN if costs.own_key else BillingKey.SHARED if costs.api_key or costs.headers else BillingKey.NONE
+    return Billing(costs.url, key)
 
 
 def target(table: TargetTable, environment: Mapping[str, str] | None = None) -> Target:
@@ -222,7 +237,65 @@ def target(table: TargetTable, environment: Mapping[str, str] | None = None) -> 
             f"the API key in {table.api_key_env or DEFAULT_KEY_ENV} has characters that a header cannot carry; "
             "expected printable ASCII"
         )
-    return Target(base_url, key, tuple(headers.items()), table.request_id_header)
+    provider = Target(base_url, key, tuple(headers.items()), table.request_id_header)
+    return replace(provider, cost_endpoint=_cost_endpoint(table, provider, environment))
+
+
+def _cost_endpoint(table: TargetTable, provider: Target, environment: Mapping[str, str]) -> CostEndpoint | None:
+    """Where costs are asked, with the key that is meant for it: keys go to no origin but their own."""
+    variable = table.billing_api_key_env
+    if not table.billing_url:
+        if variable:
+            raise ConfigError(
+                f"{variable} is to hold the key of the cost endpoint, but its URL is missing: give --billing-url URL"
+            )
+        return None
+    parts = _parts(table.billing_url, "billing URL", "https://api.example.com/v1/request-costs")
+    url = f"{parts.scheme}://{parts.netloc}{parts.path}"
+    if variable and not environment.get(variable):
+        raise ConfigError(
+            f"the environment variable {variable} should hold the key of the cost endpoint, but is "
+            f"{'empty' if variable in environment else 'not set'}"
+        )
+    own = environment.get(variable or BILLING_KEY_ENV, "").strip()
+    if own and (not own.isascii() or not own.isprintable()):
+        raise ConfigError(
+            f"the key in {variable or BILLING_KEY_ENV} has characters that a header cannot carry; "
+            "expected printable ASCII"
+        )
+    same_origin = _origin(url) == _origin(provider.base_url)
+    if own:
+        kept = tuple(pair for pair in provider.headers if same_origin and pair[0].lower() != "authorization")
+        return CostEndpoint(url, own, kept, own_key=True)
+    if same_origin:
+        return CostEndpoint(url, provider.api_key, provider.headers)
+    if provider.api_key or provider.headers:
+        raise ConfigError(
+            f"the billing URL {url} is of another origin than the API, and keys go only to the origin that they are "
+            f"meant for: name its key with --billing-api-key-env NAME, or set {BILLING_KEY_ENV}. It may be the same key"
+        )
+    return CostEndpoint(url)
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}[parts.scheme]
+
+
+def _parts(url: str, what: str, example: str) -> SplitResult:
+    """The parts of a URL that can be used. Raises `ConfigError`."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{url!r} is not a URL: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ConfigError(f"expected a {what} such as {example}, got {url!r}")
+    if parts.username or parts.password:
+        raise ConfigError("the URL carries a user name or password; put the key into an environment variable instead")
+    if parts.query or parts.fragment:
+        raise ConfigError(f"the {what} must have no query and no fragment, got {url!r}")
+    return parts
 
 
 def _base_url(url: str) -> str:
@@ -231,17 +304,7 @@ def _base_url(url: str) -> str:
             "no API to check: give its base URL, as in `roadworthy check https://api.example.com/v1 --model NAME`, "
             "or `[target] url` in roadworthy.toml"
         )
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"{url!r} is not a URL: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise ConfigError(f"expected a base URL such as https://api.example.com/v1, got {url!r}")
-    if parts.username or parts.password:
-        raise ConfigError("the URL carries a user name or password; put the key into an environment variable instead")
-    if parts.query or parts.fragment:
-        raise ConfigError(f"the base URL must have no query and no fragment, got {url!r}")
+    parts = _parts(url, "base URL", "https://api.example.com/v1")
     path = parts.path.rstrip("/")
     if path.endswith(("/chat/completions", "/models")):
         raise ConfigError(

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,19 +14,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from roadworthy.database import Database
 from roadworthy.mapping_api.tables import audit, deliveries, events, revisions, webhooks
 
-MAPPING_CREATED = "mapping.created"
-MAPPING_STATUS_CHANGED = "mapping.status_changed"
-MAPPING_CHANGED = "mapping.changed"
-MAPPING_REMOVED = "mapping.removed"
-VALIDATION_EVENTS = (
+EventType = Literal[
+    "mapping.created",
+    "mapping.status_changed",
+    "mapping.changed",
+    "mapping.removed",
     "mapping.taken_off",
     "mapping.brought_back",
     "mapping.degraded",
     "mapping.recovered",
     "provider.down",
     "provider.up",
-)
-EVENT_TYPES = (MAPPING_CREATED, MAPPING_STATUS_CHANGED, MAPPING_CHANGED, MAPPING_REMOVED, *VALIDATION_EVENTS)
+]
+"""What webhooks are sent, if they want it."""
+EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ OPERATOR = Actor("operator")
 class News:
     """What happened to one mapping: `before` is None for a new one, `after` for one that is gone."""
 
-    type: str
+    type: EventType
     mapping_id: str
     before: Any
     after: Any

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import functools
 import hashlib
 import hmac
 import logging
@@ -33,6 +32,7 @@ from roadworthy.mapping_api.store.events import Event
 from roadworthy.mapping_api.store.webhooks import SECRET_PREFIX, Claim
 from roadworthy.mapping_api.times import iso
 from roadworthy.sealing import Sealer, SealingError
+from roadworthy.ticks import Lanes, Looking, end
 
 SCHEDULE_S = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0)
 """The waits after the first attempt, the second and so on: with their jitter 32 to 38 hours in all, then it is over."""
@@ -45,7 +45,6 @@ TURN = 20
 MAX_ANSWER_BYTES = 64 * 1024
 SHOWN_CHARACTERS = 200
 """How much of a receiver's answer is kept, for its owner to see what went wrong."""
-STOP_WITHIN_S = 5.0
 WITHOUT_KEY_AGAIN_S = 60.0
 DELIVERY = Actor("webhook delivery")
 
@@ -82,7 +81,6 @@ class Deliverer:
         self._sealer = sealer
         self._transport = transport
         self._schedule_s = tuple(schedule_s)
-        self._slots = slots
         self._timeout_s = timeout_s
         self._lease_s = 2 * timeout_s + 5
         self._limits = Limits(
@@ -92,75 +90,46 @@ class Deliverer:
             max_body_bytes=MAX_ANSWER_BYTES,
             max_header_bytes=16 * 1024,
         )
-        self._lanes: dict[str, asyncio.Task[None]] = {}
-        self._paused: dict[str, float] = {}
+        self._lanes = Lanes(slots)
+        self._looking = Looking("sending to webhooks", self._look)
         self._silent: dict[str, int] = {}
-        self._looking: asyncio.Task[None] | None = None
-        self._again = False
         self._stopping = False
 
     def wake(self) -> None:
         """Look for what is due now, without waiting for the next tick. Wakes that come at once share one look."""
-        if self._stopping:
-            return
-        self._again = True
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look_while_woken())
+        self._looking.wake()
 
     async def tick(self) -> None:
         """Look for what is due now; sending goes on after it returns."""
-        self.wake()
-        if self._looking is not None:
-            await asyncio.shield(self._looking)
+        await self._looking.tick()
 
     async def idle(self) -> None:
         """Wait until nothing is being sent."""
-        while (self._looking is not None and not self._looking.done()) or self._lanes:
-            await asyncio.wait([task for task in (self._looking, *self._lanes.values()) if task is not None])
+        while under_way := self._looking.under_way + self._lanes.under_way:
+            await asyncio.wait(under_way)
 
     async def stop(self) -> None:
         """Begin nothing more, wait a while for what is under way, then let its leases end by themselves."""
         self._stopping = True
-        under_way = [task for task in (self._looking, *self._lanes.values()) if task is not None]
-        if under_way:
-            _, late = await asyncio.wait(under_way, timeout=STOP_WITHIN_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+        self._looking.stop()
+        await end(self._looking.under_way + self._lanes.under_way)
         await self._transport.aclose()
 
-    async def _look_while_woken(self) -> None:
-        while self._again and not self._stopping:
-            self._again = False
-            try:
-                await self._look()
-            except RoadworthyError as error:
-                _log.warning("webhooks wait: %s", error)
-
     async def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._paused = {id: until for id, until in self._paused.items() if until > loop.time()}
-        if len(self._lanes) >= self._slots:
+        if self._lanes.full:
             return
         async with self._database.reading() as connection:
             waiting = await webhooks.with_something_due(connection, await self._database.now_us(connection))
         for webhook_id in waiting:
-            if len(self._lanes) >= self._slots:
-                return
-            if webhook_id not in self._lanes and webhook_id not in self._paused:
-                lane = asyncio.create_task(self._send_all(webhook_id))
-                self._lanes[webhook_id] = lane
-                lane.add_done_callback(functools.partial(self._leave, webhook_id))
-
-    def _leave(self, webhook_id: str, _lane: asyncio.Task[None]) -> None:
-        self._lanes.pop(webhook_id, None)
+            if self._lanes.open(webhook_id):
+                self._lanes.begin(webhook_id, self._send_all(webhook_id))
 
     async def _send_all(self, webhook_id: str) -> None:
         """Send what is due for one webhook, one after another, for one turn."""
         loop = asyncio.get_running_loop()
         try:
             for _ in range(TURN):
-                if self._stopping or webhook_id in self._paused:
+                if self._stopping or self._lanes.paused(webhook_id):
                     return
                 asked = loop.time()
                 async with self._database.writing() as connection:
@@ -176,7 +145,7 @@ class Deliverer:
             return
         except Exception:  # noqa: BLE001 - one webhook's trouble must not end the sending to others
             _log.exception("sending to webhook %s failed", webhook_id)
-            self._pause(webhook_id, self._schedule_s[0])
+            self._lanes.pause(webhook_id, self._schedule_s[0])
             return
         # There may be more; but first whoever waits gets the slot.
         asyncio.get_running_loop().call_soon(self.wake)
@@ -187,7 +156,7 @@ class Deliverer:
         except SealingError as error:
             # Our own fault, so it costs the receiver none of its attempts.
             _log.warning("webhook %s: %s", claimed.webhook_id, error)
-            self._pause(claimed.webhook_id, WITHOUT_KEY_AGAIN_S)
+            self._lanes.pause(claimed.webhook_id, WITHOUT_KEY_AGAIN_S)
             await self._settle(
                 claimed, due_in_s=WITHOUT_KEY_AGAIN_S, last_error="this service cannot open the webhook's secret now"
             )
@@ -229,17 +198,13 @@ class Deliverer:
         """How long the receiver wants to be left alone; everything else for it waits that long, too."""
         if reply.status in {429, 503}:
             wait_s = retry_after_s(reply.header("retry-after"), datetime.now(UTC))
-            self._pause(claimed.webhook_id, wait_s)
+            self._lanes.pause(claimed.webhook_id, wait_s)
             return wait_s
         if reply.status is None:
             # Nobody is there: each further try would hold a slot for the whole time limit.
             silent = self._silent[claimed.webhook_id] = self._silent.get(claimed.webhook_id, 0) + 1
-            self._pause(claimed.webhook_id, min(self._schedule_s[0] * 2 ** min(silent - 1, 10), 300.0))
+            self._lanes.pause(claimed.webhook_id, min(self._schedule_s[0] * 2 ** min(silent - 1, 10), 300.0))
         return 0.0
-
-    def _pause(self, webhook_id: str, seconds: float) -> None:
-        if seconds > 0:
-            self._paused[webhook_id] = asyncio.get_running_loop().time() + seconds
 
     async def _settle(
         self, claimed: Claim, *, delivered: bool = False, due_in_s: float | None = None, **outcome: int | str | None

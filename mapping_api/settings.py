@@ -6,27 +6,20 @@ copied, committed and shown, as a key in it would be.
 
 from __future__ import annotations
 
-import difflib
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from roadworthy.config import read_toml, validate
+from roadworthy import settings
 from roadworthy.database import DEFAULT_URL
-from roadworthy.errors import ConfigError
 from roadworthy.logs import Format, Level
+from roadworthy.settings import Found
 
 PREFIX = "ROADWORTHY_"
-FILE = Path("roadworthy.toml")
 TABLE = "server"
-MASKED = "***"
 
 Limit = Annotated[int, Field(ge=0)]
 
@@ -97,95 +90,14 @@ class ServiceSettings(BaseSettings):
 
     def secrets(self) -> list[str]:
         """Every value that must stand in no log."""
-        values = [getattr(self, name) for name in type(self).model_fields]
-        secret = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
-        password = _password(self.database_url)
-        return [*secret, password] if password else secret
-
-
-@dataclass(frozen=True)
-class Origins:
-    """The settings, and where each value came from."""
-
-    settings: ServiceSettings
-    origins: Mapping[str, str]
-    warnings: tuple[str, ...] = ()
-
-    def rows(self) -> list[tuple[str, str, str]]:
-        """Name, value for eyes, origin of every setting."""
-        return [(name, _shown(getattr(self.settings, name)), origin) for name, origin in self.origins.items()]
+        return settings.secrets_in(self)
 
 
 def read_settings(flags: Mapping[str, Any], config: Path | None = None) -> ServiceSettings:
-    """The settings of flags, environment and file, in this order. A flag that is None was not given."""
+    """The settings of flags, environment and file, in this order. Raises `ConfigError` for what cannot be used."""
     return gather(flags, config).settings
 
 
-def gather(flags: Mapping[str, Any], config: Path | None = None) -> Origins:
-    """The settings and their origins. Raises `ConfigError` for what cannot be used.
-
-    `config` is a settings file; without one `roadworthy.toml` is read where it is there and has the table.
-    """
-    path = config if config is not None else FILE if FILE.exists() else None
-    table = _table(path) if path is not None else {}
-    given = {name: value for name, value in flags.items() if value is not None}
-    environment = EnvSettingsSource(ServiceSettings)()
-    origins = dict.fromkeys(ServiceSettings.model_fields, "default")
-    origins |= {name: f"{path}" for name in table if name in origins}
-    origins |= {name: f"environment, {PREFIX}{name.upper()}" for name in environment}
-    origins |= {name: "flag" for name in given if name in origins}
-    # Each source is judged by itself, so that a message names it. The model reads the environment on its own.
-    validate(ServiceSettings, {}, "the environment")
-    validate(ServiceSettings, table, f"[{TABLE}] in {path}")
-    settings = validate(ServiceSettings, {**table, **environment, **given}, "the command line")
-    return Origins(settings, origins, tuple(_misspelt()))
-
-
-def _table(path: Path) -> dict[str, Any]:
-    tables = read_toml(path)
-    if TABLE not in tables:
-        near = difflib.get_close_matches(TABLE, tables, n=1)
-        if near:
-            raise ConfigError(f"{path}: there is no table [{near[0]}]; did you mean [{TABLE}]?")
-        return {}
-    table = tables[TABLE]
-    if not isinstance(table, dict):
-        raise ConfigError(f"{path}: {TABLE} must be a table, `[{TABLE}]`; got {table!r}")
-    for name, value in table.items():
-        if _is_secret(name) or (name == "database_url" and _password(value)):
-            what = "a database URL with a password" if name == "database_url" else "a secret"
-            raise ConfigError(
-                f"{path}: {TABLE}.{name}: {what} does not belong into a file; "
-                f"set the environment variable {PREFIX}{name.upper()} instead"
-            )
-    return dict(table)
-
-
-def _is_secret(name: str) -> bool:
-    field = ServiceSettings.model_fields.get(name)
-    return field is not None and "SecretStr" in repr(field.annotation)
-
-
-def _password(url: Any) -> str | None:
-    try:
-        return make_url(url).password
-    except (ArgumentError, ValueError, AttributeError):
-        return None
-
-
-def _misspelt() -> list[str]:
-    known = [PREFIX + name.upper() for name in ServiceSettings.model_fields]
-    warnings = []
-    for name in sorted(os.environ):
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.9) if name.startswith(PREFIX) else []
-        if near and name not in known:
-            warnings.append(f"the environment variable {name} is not known and was not read; did you mean {near[0]}?")
-    return warnings
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, SecretStr):
-        return MASKED
-    if isinstance(value, str) and _password(value):
-        return make_url(value).render_as_string(hide_password=True)
-    return str(value)
+def gather(flags: Mapping[str, Any], config: Path | None = None) -> Found[ServiceSettings]:
+    """The same, with the origin of each value. `config` is a settings file; by default `roadworthy.toml`, if any."""
+    return settings.gather(ServiceSettings, TABLE, config, flags)

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from roadworthy.sandbox import routes, wire
+from roadworthy.sandbox.families import costs
 from roadworthy.sandbox.mutation import Mutation
 from roadworthy.sandbox.routes import ErrorForm, Options, Route
 from roadworthy.sandbox.turn import ApiError, Frame, Kind, Stage, Turn
@@ -81,6 +82,7 @@ class Sandbox:
         self.mutate(Stage.FRAMES, turn)
         turn.headers[self.options.request_id_header] = turn.request_id
         self.mutate(Stage.HEAD, turn)
+        costs.remember(turn, self)
 
     def _dispatch(self, turn: Turn, found: Sequence[tuple[Route, dict[str, str]]]) -> None:
         if all(route.auth for route, _ in found):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from roadworthy.partner.costs import Price
 from roadworthy.sandbox.routes import Server
 from roadworthy.schemas import manifest
 
 CHAT = "chat-completion"
+PRICE = Price(input="0.2", output="0.6")
+"""Of every model, in USD per million tokens: what `/models` publishes and what requests cost."""
 
 
 def task_model(task: str) -> str:
@@ -32,11 +35,11 @@ def entry(id: str, server: Server) -> dict[str, Any]:
     common = {"id": id, "object": "model", "created": server.started, "owned_by": id.partition("/")[0]}
     task = task_of(id)
     if task is not None and id not in server.options.models:
-        return {**common, "pipeline_tag": task, "pricing": {"input": 0.2, "output": 0.6}}
+        return {**common, "pipeline_tag": task, "pricing": PRICE.published()}
     return {
         **common,
         "pipeline_tag": "conversational",
-        "pricing": {"input": 0.2, "output": 0.6},
+        "pricing": PRICE.published(),
         "context_length": server.options.context_length,
         "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["text"]},
         "supports_tools": True,
@@ -46,7 +49,7 @@ def entry(id: str, server: Server) -> dict[str, Any]:
                 "provider": "acme",
                 "status": "live",
                 "context_length": server.options.context_length,
-                "pricing": {"input": 0.2, "output": 0.6},
+                "pricing": PRICE.published(),
                 "is_free": False,
                 "supports_tools": True,
                 "supports_structured_output": True,

@@ -27,6 +27,7 @@ class Kind(StrEnum):
     SERVER = "server"
     ENDPOINT = "endpoint"
     JOB = "job"
+    COSTS = "costs"
     MODELS = "models"
     MODEL = "model"
     ERROR = "error"

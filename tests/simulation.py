@@ -25,6 +25,7 @@ from typing import Any
 
 import aiosqlite
 import sqlalchemy as sa
+from validating import publish
 
 from roadworthy.database import Database, migrate
 from roadworthy.mapping_api.change import OPERATOR, change
@@ -338,7 +339,7 @@ class Simulation:
         )
 
     async def _live(self, database: SimulatedDatabase) -> None:
-        engine, ticks = self._engine(database), int(self.plan.hours * 3600 / self.plan.tick_s)
+        engine, ticks = Engine(database, self.policy), int(self.plan.hours * 3600 / self.plan.tick_s)
         crashed = False
         next_change_us = START_US + HOUR_US
         for tick in range(ticks):
@@ -355,8 +356,8 @@ class Simulation:
                 continue
             if crashed:
                 crashed = False
-                engine = self._engine(database)
-            await self._publish(database, engine, now_us)
+                engine = Engine(database, self.policy)
+            await self._publish(database, now_us)
             await self._claim(database, engine, now_us, tick)
             if self.seen.caught_up_us is None and now_us >= self.plan.crash.to_us and tick % 12 == 0:
                 await self._look_whether_caught_up(database, now_us)
@@ -367,13 +368,7 @@ class Simulation:
         """The mappings that were not removed."""
         return set(self._provider_of)
 
-    def _engine(self, database: SimulatedDatabase) -> Engine:
-        async def never(_mapping: Mapping) -> Outcome:
-            raise AssertionError("the simulation asks the world itself")
-
-        return Engine(database, never, self.policy)
-
-    async def _publish(self, database: SimulatedDatabase, engine: Engine, now_us: int) -> None:
+    async def _publish(self, database: SimulatedDatabase, now_us: int) -> None:
         ended = []
         while self._running and self._running[0][0] <= now_us:
             _, _, claim, outcome = heapq.heappop(self._running)
@@ -381,7 +376,7 @@ class Simulation:
             self._under_way.discard(claim.mapping_id)
         if not ended:
             return
-        await engine.publish(ended)
+        await publish(database, self.policy, ended)
         for each in ended:
             mapping_id = each.claim.mapping_id
             self.seen.runs += 1

@@ -9,14 +9,18 @@ import os
 import pkgutil
 import re
 import signal
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import roadworthy.conformance
 import roadworthy.sandbox
+from roadworthy.cli import main
 from roadworthy.database import Database
 from roadworthy.mapping_api.change import OPERATOR, change
 from roadworthy.mapping_api.records import Item, Mapping
@@ -25,6 +29,8 @@ from roadworthy.sandbox.app import Options, Sandbox
 from roadworthy.sandbox.catalogue import load
 from roadworthy.sandbox.mutation import FAULTS
 from roadworthy.sealing import Sealer
+from roadworthy.validator.engine import ACTOR, Engine, Prober
+from roadworthy.validator.publish import Finished, Policy, Publication
 from roadworthy.validator.service import Validator
 from roadworthy.validator.settings import ValidatorSettings
 from roadworthy.validator.store import endpoints
@@ -35,6 +41,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 """Its children are forked from a process that has imported everything: they are at work within a tenth of a second."""
 PROCESSES.set_forkserver_preload(
     [
+        "roadworthy.cli.serve",
         "roadworthy.validator.service",
         "roadworthy.billing.collector",
         "roadworthy.sandbox.app",
@@ -46,6 +53,44 @@ PROCESSES.set_forkserver_preload(
         ),
     ]
 )
+
+
+def _serve(arguments: Sequence[str], out: Connection) -> None:
+    os.dup2(out.fileno(), 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.argv = ["roadworthy", "serve", *arguments]
+    main()
+
+
+@contextmanager
+def served(*arguments: str) -> Iterator[tuple[BaseProcess, str]]:
+    """`roadworthy serve` on a free port, as a process with everything imported; the process, to kill, and its URL."""
+    told, out = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=_serve, args=(["--port", "0", *arguments], out))
+    process.start()
+    out.close()
+    try:
+        with open(told.fileno(), encoding="utf-8", closefd=False) as lines:
+            yield process, lines.readline().strip()
+    finally:
+        process.kill()
+        process.join()
+        told.close()
+
+
+async def publish(database: Database, policy: Policy, finished: Sequence[Finished]) -> int:
+    """Publish runs as one change. Returns how many counted."""
+    async with change(database, ACTOR) as opened:
+        return await Publication(opened, policy).publish(finished)
+
+
+async def validate_once(database: Database, prober: Prober, policy: Policy) -> int:
+    """Run all that is due now and may begin, together, and publish it together. Returns how many runs counted."""
+    claims = await Engine(database, policy).claim()
+    outcomes = await asyncio.gather(*(prober(mapping) for _, mapping in claims))
+    return await publish(
+        database, policy, [Finished(claim, each) for (claim, _), each in zip(claims, outcomes, strict=True)]
+    )
 
 
 async def provider_with_mappings(

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from roadworthy.conformance.usage import Use
+
 
 class ErrorClass(StrEnum):
     """Whose fault a failure is, as far as the evidence tells."""
@@ -56,5 +58,7 @@ class Outcome:
     figures: Figures = field(default_factory=Figures)
     recording: bytes | None = None
     """The run's exchanges, compressed, so that it can be replayed."""
+    uses: tuple[Use, ...] = ()
+    """What the run's requests used, for who is to pay for them."""
     requests: int = 0
     duration_s: float = 0.0

@@ -71,7 +71,12 @@ class Prober:
         if not self._terms.confirm or first.result is not Result.FAILS or first.error_class not in ONCE_MORE:
             return first
         again = await self._run(facts, endpoint)
-        return replace(again, requests=first.requests + again.requests, duration_s=first.duration_s + again.duration_s)
+        return replace(
+            again,
+            uses=first.uses + again.uses,
+            requests=first.requests + again.requests,
+            duration_s=first.duration_s + again.duration_s,
+        )
 
     async def _run(self, facts: Facts, endpoint: Endpoint) -> Outcome:
         target = Target(endpoint.base_url, endpoint.api_key, request_id_header=endpoint.options.request_id_header)

@@ -17,7 +17,7 @@ from roadworthy.validator.settings import ValidatorSettings
 from roadworthy.validator.store import endpoints
 from roadworthy.validator.store.endpoints import Registered
 from roadworthy.validator.store.retention import PRUNE_EVERY_S, PRUNE_FIRST_AFTER_S, prune
-from roadworthy.validator.worker import Published, Worker
+from roadworthy.validator.worker import Noted, Published, Worker
 
 LOOK_S = 0.5
 """How often is looked for what is due."""
@@ -60,8 +60,9 @@ class Validator:
         *,
         allow_private: bool = False,
         published: Published | None = None,
+        noted: Noted | None = None,
     ) -> None:
-        """The database stays the caller's. `published` is called after each transaction that published something."""
+        """The database stays the caller's. For `published` and `noted` see `Worker`."""
         self.settings = settings or ValidatorSettings()
         self.policy = self.settings.policy()
         self._database = database
@@ -76,6 +77,7 @@ class Validator:
             run_timeout_s=self.settings.run_timeout_s,
             recording_max_bytes=self.settings.recording_max_bytes,
             published=published,
+            noted=noted,
         )
         self._ticks = Ticks()
         self._ticks.every("validate", LOOK_S, self.worker.tick)

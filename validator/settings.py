@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from roadworthy.config import read_toml, validate
-from roadworthy.errors import ConfigError
-from roadworthy.mapping_api.settings import FILE
+from roadworthy import settings
+from roadworthy.config import validate
+from roadworthy.settings import Found
 from roadworthy.validator.alerts.settings import AlertSettings
 from roadworthy.validator.health import Thresholds
 from roadworthy.validator.publish import Policy
@@ -119,36 +119,16 @@ class ValidatorSettings(BaseSettings):
 
 
 def read_settings(config: Path | None = None) -> ValidatorSettings:
-    """The settings of environment and file, in this order. Raises `ConfigError` for what cannot be used.
+    """The settings of environment and file, in this order. Raises `ConfigError` for what cannot be used."""
+    return gather(config).settings
 
-    `config` is a settings file; without one `roadworthy.toml` is read where it is there and has the table.
-    """
-    return _gather(config)[0]
+
+def gather(config: Path | None = None) -> Found[ValidatorSettings]:
+    """The same, with the origin of each value. `config` is a settings file; by default `roadworthy.toml`, if any."""
+    return settings.gather(ValidatorSettings, TABLE, config)
 
 
 def read_alert_settings(config: Path | None = None) -> AlertSettings:
     """The table [alerts] of the settings file. Raises `ConfigError` for what cannot be used."""
-    path = config if config is not None else FILE if FILE.exists() else None
-    table = read_toml(path).get(ALERTS, {}) if path is not None else {}
-    if not isinstance(table, dict):
-        raise ConfigError(f"{path}: {ALERTS} must be a table, `[{ALERTS}]`; got {table!r}")
+    path, table = settings.read_table(ALERTS, config)
     return validate(AlertSettings, table, f"[{ALERTS}] in {path}")
-
-
-def shown_rows(config: Path | None = None) -> list[tuple[str, str, str]]:
-    """Name, value and origin of every setting. Raises `ConfigError`."""
-    settings, origins = _gather(config)
-    return [(f"{TABLE}.{name}", str(getattr(settings, name)), origin) for name, origin in origins.items()]
-
-
-def _gather(config: Path | None) -> tuple[ValidatorSettings, dict[str, str]]:
-    path = config if config is not None else FILE if FILE.exists() else None
-    table = read_toml(path).get(TABLE, {}) if path is not None else {}
-    if not isinstance(table, dict):
-        raise ConfigError(f"{path}: {TABLE} must be a table, `[{TABLE}]`; got {table!r}")
-    environment = EnvSettingsSource(ValidatorSettings)()
-    origins = dict.fromkeys(ValidatorSettings.model_fields, "default")
-    origins |= {name: f"{path}" for name in table if name in origins}
-    origins |= {name: f"environment, {PREFIX}{name.upper()}" for name in environment}
-    where = f"[{TABLE}] in {path}" if table else "the environment"
-    return validate(ValidatorSettings, {**table, **environment}, where), origins

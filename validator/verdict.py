@@ -24,6 +24,7 @@ from roadworthy.conformance.measure import NS, measure
 from roadworthy.conformance.price import published_price
 from roadworthy.conformance.run import Run
 from roadworthy.conformance.subject import CHAT, Api
+from roadworthy.conformance.usage import uses
 from roadworthy.conformance.verdict import CheckResult, Level, Verdict
 from roadworthy.conformance.words import is_integer, is_number, show
 from roadworthy.http.message import FailureKind
@@ -152,6 +153,7 @@ def outcome(run: Run) -> Outcome:
         findings=_findings(results),
         figures=figures,
         recording=_packed(run),
+        uses=tuple(uses(run.exchanges, run.facts)),
         requests=run.requests,
         duration_s=run.duration_s,
     )

@@ -11,12 +11,16 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from roadworthy.conformance.usage import Use
 from roadworthy.database import Database, DatabaseUnavailableError
 from roadworthy.mapping_api.change import change
 from roadworthy.mapping_api.records import Mapping
+from roadworthy.ticks import STOP_WITHIN_S, Looking, end
 from roadworthy.validator.engine import ACTOR, Engine, Prober
 from roadworthy.validator.outcome import ErrorClass, Figures, Outcome, Result
 from roadworthy.validator.publish import Finished, Policy, Publication
@@ -30,11 +34,12 @@ MAX_GROUP = 500
 """Runs published in one transaction: more would make other writers wait."""
 RETRY_S = 0.5
 """How long after the database failed it is tried again."""
-STOP_WITHIN_S = 5.0
 SPARE_S = 60
 """How much longer than its run may take a lease lasts: time to publish, even after a short lapse of the database."""
 
 Published = Callable[[Sequence[Finished], float], None]
+Noted = Callable[[AsyncConnection, int, Sequence[tuple[Mapping, Sequence[Use]]]], Awaitable[None]]
+"""Takes what runs used, by mapping, in the transaction that publishes them and at its time."""
 
 _log = logging.getLogger(__name__)
 
@@ -61,20 +66,24 @@ class Worker:
         run_timeout_s: float,
         recording_max_bytes: int,
         published: Published | None = None,
+        noted: Noted | None = None,
     ) -> None:
-        """`published` is called after each transaction that published something, with what and in how many seconds."""
+        """`published` is called after each transaction that published something, with what and in how many seconds.
+
+        `noted` is called within it, with what all its runs used, those that do not count included.
+        """
         self._database = database
-        self._engine = Engine(database, prober, policy)
+        self._engine = Engine(database, policy)
         self._prober = prober
         self._policy = policy
         self._run_timeout_s = run_timeout_s
         self._recording_max_bytes = recording_max_bytes
         self._published = published
+        self._noted = noted
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._ended: list[_Ended] = []
-        self._looking: asyncio.Task[None] | None = None
+        self._looking = Looking("claiming what is due", self._look)
         self._publishing: asyncio.Task[None] | None = None
-        self._again = False
         self._stopping = False
         self._away = False
         self.only: Collection[str] | None = None
@@ -82,17 +91,11 @@ class Worker:
 
     def wake(self) -> None:
         """Look for what may begin now, without waiting for the next tick. Wakes that come at once share one look."""
-        if self._stopping:
-            return
-        self._again = True
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look_while_woken())
+        self._looking.wake()
 
     async def tick(self) -> None:
         """Begin what may begin now; the runs go on after it returns."""
-        self.wake()
-        if self._looking is not None:
-            await asyncio.shield(self._looking)
+        await self._looking.tick()
 
     async def idle(self) -> None:
         """Wait until nothing runs and nothing waits to be published."""
@@ -102,19 +105,15 @@ class Worker:
     async def stop(self) -> None:
         """Begin nothing more, publish what has ended, and give the leases of what runs back at once."""
         self._stopping = True
-        if self._looking is not None:
-            await asyncio.wait([self._looking], timeout=STOP_WITHIN_S)
+        self._looking.stop()
+        if looking := self._looking.under_way:
+            await asyncio.wait(looking, timeout=STOP_WITHIN_S)
         for task in self._running:
             task.cancel()
         abandoned = list(self._running.values())
         if self._running:
             await asyncio.wait(self._running, timeout=STOP_WITHIN_S)
-        late = [task for task in (self._looking, self._publishing, *self._running) if task and not task.done()]
-        if late:
-            _, late_still = await asyncio.wait(late, timeout=STOP_WITHIN_S)
-            for task in late_still:
-                task.cancel()
-            await asyncio.gather(*late_still, return_exceptions=True)
+        await end(self._under_way())
         try:
             async with asyncio.timeout(STOP_WITHIN_S), self._database.writing() as connection:
                 await due_rows.give_back(connection, [*abandoned, *(each.claim for each in self._ended)])
@@ -122,22 +121,16 @@ class Worker:
             _log.warning("runs that were given up wait until their leases end: %s", error)
 
     def _under_way(self) -> list[asyncio.Task[None]]:
-        tasks = [*self._running, *(task for task in (self._looking, self._publishing) if task is not None)]
-        return [task for task in tasks if not task.done()]
-
-    async def _look_while_woken(self) -> None:
-        while self._again and not self._stopping:
-            self._again = False
-            try:
-                await self._look()
-            except DatabaseUnavailableError as error:
-                self._note_away(error)
-            except Exception:  # noqa: BLE001  logged whole; the next tick tries again
-                _log.exception("claiming what is due failed")
+        publishing = [] if self._publishing is None else [self._publishing]
+        return [task for task in (*self._looking.under_way, *self._running, *publishing) if not task.done()]
 
     async def _look(self) -> None:
         begun = asyncio.get_running_loop().time()
-        claims = await self._engine.claim(only=self.only)
+        try:
+            claims = await self._engine.claim(only=self.only)
+        except DatabaseUnavailableError as error:
+            self._note_away(error)
+            return
         self._away = False
         for claim, mapping in claims:
             task = asyncio.create_task(self._run(claim, mapping, begun + self._policy.bounds.lease_s))
@@ -200,6 +193,7 @@ class Worker:
             self.wake()
 
     async def _publish(self, group: Sequence[_Ended]) -> None:
+        used = [(each.mapping, each.outcome.uses) for each in group if each.outcome.uses]
         # A run whose lease ended may wait here beside the one that was begun in its place.
         newest = {each.claim.mapping_id: each for each in sorted(group, key=lambda each: each.claim.fence)}
         group = list(newest.values())
@@ -209,6 +203,8 @@ class Worker:
             await due_rows.give_back(opened.connection, [each.claim for each in group if each.claim.mapping_id in gone])
             counted = [Finished(each.claim, each.outcome) for each in group if each.claim.mapping_id not in gone]
             published = await Publication(opened, self._policy).publish(counted)
+            if self._noted is not None and used:
+                await self._noted(opened.connection, opened.now_us, used)
         self._away = False
         if published < len(group):
             _log.info("%d runs did not count: their lease was lost, or their mapping changed", len(group) - published)

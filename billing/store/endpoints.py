@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy.billing.tables import cost_endpoints
 from roadworthy.database import insert
-from roadworthy.http.urls import origin
+from roadworthy.http.urls import base_url_of, origin
 from roadworthy.sealing import Sealer
 
 
@@ -27,7 +27,15 @@ class CostEndpoint:
     failures: int
     batch_limit: int
     last_answer_us: int | None
+    answering_since_us: int | None
+    next_recheck_us: int | None
     updated_at_us: int
+
+
+def cost_url_of(text: str) -> str:
+    """The URL of a cost endpoint. Raises `UsageError`. A slash at its end stays: to some servers it is another page."""
+    url = base_url_of(text)
+    return f"{url}/" if text.endswith("/") and url != origin(url) else url
 
 
 def key_context(provider: str, url: str) -> str:
@@ -73,10 +81,12 @@ async def register(
         "next_turn_us": now_us,
         "failures": 0,
         "batch_limit": batch_size,
+        "answering_since_us": None,
         "updated_at_us": now_us,
     }
-    # Nor under one that was removed in between: fences of an endpoint begin where none of the last one can be.
-    statement = insert(connection, cost_endpoints).values(provider=provider, fence=secrets.randbits(62), **values)
+    # Never a number that an endpoint had which was removed meanwhile: a collector may still be asking that one.
+    fence = secrets.randbelow(2**60)
+    statement = insert(connection, cost_endpoints).values(provider=provider, fence=fence, **values)
     # A collector that is asking the old address must not settle under the new one.
     changed = values | {"fence": cost_endpoints.c.fence + 1, "lease_until_us": None}
     await connection.execute(statement.on_conflict_do_update(index_elements=["provider"], set_=changed))
@@ -89,9 +99,14 @@ async def remove(connection: AsyncConnection, provider: str) -> bool:
 
 
 async def set_paused(connection: AsyncConnection, provider: str, paused_at_us: int | None) -> bool:
-    """Ask the provider no more, or again. False where no endpoint is registered."""
+    """Ask the provider no more, or again. False where no endpoint is registered.
+
+    What is being asked at this moment is not settled: whoever suspends a provider may doubt its costs.
+    """
     done = await connection.execute(
-        cost_endpoints.update().where(cost_endpoints.c.provider == provider).values(paused_at_us=paused_at_us)
+        cost_endpoints.update()
+        .where(cost_endpoints.c.provider == provider)
+        .values(paused_at_us=paused_at_us, fence=cost_endpoints.c.fence + 1, lease_until_us=None)
     )
     return done.rowcount == 1
 

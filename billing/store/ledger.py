@@ -13,14 +13,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy.billing.records import Costs, State
-from roadworthy.billing.schedule import SECOND_US, Policy, ask_again_us
+from roadworthy.billing.schedule import DAY_US, SECOND_US, Policy, ask_again_us
 from roadworthy.billing.store import bulk
 from roadworthy.billing.store.turns import Asked
 from roadworthy.billing.tables import balances, disputes
 from roadworthy.database import insert_of
 from roadworthy.errors import RoadworthyError
 
-DAY_US = 24 * 3600 * SECOND_US
 USD_NANO = 10**9
 
 _CHARGE = (
@@ -65,6 +64,8 @@ class Settled:
     invalid: int = 0
     disputed: int = 0
     expired: int = 0
+    cost_nano_usd: int = 0
+    """The sum of what was posted."""
 
     def __add__(self, other: Settled) -> Settled:
         """The sum, kind by kind."""
@@ -90,9 +91,11 @@ async def settle(
     now_us: int,
     policy: Policy,
     jitter: random.Random,
+    answering_since_us: int = 0,
 ) -> Settled:
     """Post what an answer says of the pending ids that were asked. The caller holds the provider's turn.
 
+    Until `answering_since_us` the provider was silent, which counts against no id.
     Raises `LedgerError` where one of them is not pending any more; nothing was done then.
     """
     posted = [(one, costs.posted[one.request_id]) for one in asked if one.request_id in costs.posted]
@@ -100,9 +103,12 @@ async def settle(
     doubtful = [one for one in asked if one.request_id in costs.doubtful]
     await _dispute(connection, provider, doubtful, costs, now_us)
     again = [one for one in asked if one.request_id not in costs.posted and one.request_id not in costs.doubtful]
-    expired = await _ask_again(connection, again, costs.invalid, now_us=now_us, policy=policy, jitter=jitter)
+    expired = await _ask_again(
+        connection, again, costs.invalid, answering_since_us, now_us=now_us, policy=policy, jitter=jitter
+    )
     invalid = sum(1 for one in again if one.request_id in costs.invalid)
-    return Settled(len(posted), len(again) - invalid, invalid, len(doubtful), expired)
+    amount = sum(cost for _, cost in posted)
+    return Settled(len(posted), len(again) - invalid, invalid, len(doubtful), expired, amount)
 
 
 async def _charge(connection: AsyncConnection, provider: str, posted: Sequence[tuple[Asked, int]], now_us: int) -> None:
@@ -157,6 +163,7 @@ async def _ask_again(
     connection: AsyncConnection,
     again: Sequence[Asked],
     invalid: Mapping[str, str],
+    answering_since_us: int,
     *,
     now_us: int,
     policy: Policy,
@@ -165,7 +172,8 @@ async def _ask_again(
     expired = 0
     states, times = [], []
     for one in again:
-        since_us = one.first_missing_us if one.first_missing_us is not None else now_us
+        # One that is later than now was noted by a clock that was wrong.
+        since_us = min(max(one.first_missing_us or now_us, answering_since_us), now_us)
         over = now_us - since_us >= policy.expire_after_s * SECOND_US and one.asks + 1 >= policy.least_asks
         expired += over
         states.append(State.EXPIRED.value if over else State.PENDING.value)
@@ -183,12 +191,16 @@ async def _move(
     *,
     missing_at_us: int | None = None,
 ) -> None:
-    first = [one.first_missing_us if one.first_missing_us is not None else missing_at_us for one in ids]
+    first = [_first_missing(one.first_missing_us, missing_at_us) for one in ids]
     shown = [None if problem is None else storable(problem) for problem in problems]
     changed = await bulk.run(
         connection, _AGAIN, _AGAIN_ARRAYS, states, next_asks_us, first, shown, [one.id for one in ids]
     )
     _all(changed, len(ids))
+
+
+def _first_missing(before_us: int | None, now_us: int | None) -> int | None:
+    return now_us if before_us is None else before_us if now_us is None else min(before_us, now_us)
 
 
 def _all(changed: int, wanted: int) -> None:

@@ -8,10 +8,13 @@ import re
 import shlex
 
 from roadworthy.conformance.exchange import Exchange
+from roadworthy.conformance.facts import BillingKey, Facts
+from roadworthy.conformance.judge import asks_costs
 from roadworthy.http.message import header
 from roadworthy.http.redact import MASK
 
 KEY = "ROADWORTHY_API_KEY"
+BILLING_KEY = "ROADWORTHY_BILLING_API_KEY"
 LONGEST_BODY_BYTES = 2048
 """Longer bodies are taken from the recording: nobody pastes them, and a shell limits an argument's length."""
 
@@ -25,10 +28,16 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _GLOBS = re.compile(r"[][{}]")
 
 
-def curl(exchange: Exchange, recording: str = "run.jsonl") -> str:
+def key_variable(exchange: Exchange, facts: Facts) -> str:
+    """The variable that holds the key which an exchange showed: the API's, or that of the cost endpoint."""
+    own = facts.billing is not None and facts.billing.key is BillingKey.OWN and asks_costs(exchange.probe)
+    return BILLING_KEY if own else KEY
+
+
+def curl(exchange: Exchange, recording: str = "run.jsonl", key: str = KEY) -> str:
     """A POSIX shell command that sends the exchange's request again, the key read from the environment.
 
-    A masked header becomes a variable: the key is `$ROADWORTHY_API_KEY`, a header
+    A masked header becomes a variable: the key is `$ROADWORTHY_API_KEY` (or as `key` says), a header
     `X-Org` of the settings is `$X_ORG`. Headers that every request of ours carries
     and that only name or simplify the client are left out. A body too long to
     paste is read from the recording (with `jq`).
@@ -48,7 +57,7 @@ def curl(exchange: Exchange, recording: str = "run.jsonl") -> str:
     parts.append(shlex.quote(request.url))
     for name, value in request.headers:
         if (name.lower(), value) not in _OURS:
-            parts.append(f"-H {_header(name, value)}")
+            parts.append(f"-H {_header(name, value, key)}")
     if body is not None and header(request.headers, "content-type") is None:
         # curl would say that it is a form.
         parts.append("-H 'Content-Type:'")
@@ -75,10 +84,10 @@ def _body(exchange: Exchange, recording: str) -> tuple[str, str]:
     return "", f" --data-raw {shlex.quote(text)}"
 
 
-def _header(name: str, value: str) -> str:
+def _header(name: str, value: str, key: str) -> str:
     scheme, space, rest = value.rpartition(" ")
     if rest and not rest.strip(MASK):
-        variable = KEY if name.lower() == "authorization" else re.sub(r"[^A-Z0-9]", "_", name.upper())
+        variable = key if name.lower() == "authorization" else re.sub(r"[^A-Z0-9]", "_", name.upper())
         if scheme.isalnum() or not scheme:
             return f'"{name}: {scheme}{space}${variable}"'
         return shlex.quote(f"{name}: {scheme}{space}") + f'"${variable}"'

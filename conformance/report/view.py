@@ -12,7 +12,7 @@ from roadworthy.conformance.exchange import Exchange
 from roadworthy.conformance.facts import Ability, Capability
 from roadworthy.conformance.judge import describe, first_asked
 from roadworthy.conformance.measure import Measurements, measure
-from roadworthy.conformance.report.curl import curl
+from roadworthy.conformance.report.curl import curl, key_variable
 from roadworthy.conformance.report.model import ModelReport, Report
 from roadworthy.conformance.report.text import duration, one_line, plural
 from roadworthy.conformance.subject import CHAT, Api, Subject
@@ -87,7 +87,9 @@ class Row:
 
     def _evidence(self, finding: Finding) -> Evidence:
         exchange = self.model.exchanges.get(finding.exchange_id)
-        return Evidence(finding, exchange, curl(exchange) if exchange else "")
+        if exchange is None:
+            return Evidence(finding, None, "")
+        return Evidence(finding, exchange, curl(exchange, key=key_variable(exchange, self.model.report.run.facts)))
 
     @property
     def word(self) -> str:

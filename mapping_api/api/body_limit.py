@@ -8,14 +8,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_BULK = re.compile(r"/api/partners/[^/]+/models/?")
+_BULK = {"PUT": re.compile(r"/api/partners/[^/]+/models/?"), "POST": re.compile(r"/api/usage")}
+"""What takes thousands of items at once, by method."""
 
 
 class BodyLimit:
     """Stands around an application and limits what it may be sent."""
 
     def __init__(self, app: ASGIApp, limit_bytes: int, bulk_limit_bytes: int) -> None:
-        """`bulk_limit_bytes` is for `PUT /api/partners/{provider}/models`, a whole mapping."""
+        """`bulk_limit_bytes` is for what takes thousands of items: a whole mapping, and usage."""
         self.app = app
         self._limit_bytes = limit_bytes
         self._bulk_limit_bytes = bulk_limit_bytes
@@ -25,7 +26,8 @@ class BodyLimit:
         if scope["type"] != "http" or scope["method"] in {"GET", "HEAD", "OPTIONS"}:
             await self.app(scope, receive, send)
             return
-        bulk = scope["method"] == "PUT" and _BULK.fullmatch(scope["path"])
+        bulk_path = _BULK.get(scope["method"])
+        bulk = bulk_path is not None and bulk_path.fullmatch(scope["path"])
         limit_bytes = self._bulk_limit_bytes if bulk else self._limit_bytes
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
         if length.isdigit() and int(length[:20]) > limit_bytes:

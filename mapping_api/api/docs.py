@@ -31,6 +31,7 @@ TAGS = {
     "events": "For providers: what happened to their mappings, to be read or to be sent to them.",
     "status": "For everybody: how providers and their models do; and for members, every test of theirs.",
     "validation": "For providers: where their API is, so that their mappings can be validated.",
+    "billing": "For the hub's gateways: the requests that providers served, to be costed.",
     "operation": "For those who run the service: health, readiness, metrics.",
 }
 

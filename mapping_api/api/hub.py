@@ -95,8 +95,9 @@ _LIST = {"style": "form", "explode": True}
 _EXPAND = [
     _query(
         name,
-        f"What to show of the model, as often as wanted or with commas between. Known here: {', '.join(HELD)}.",
-        {"type": "array", "items": {"type": "string", "enum": sorted(_EXPANDABLE)}},
+        "What to show of the model, as often as wanted or with commas between; an empty one says nothing. "
+        f"Known here: {', '.join(HELD)}.",
+        {"type": "array", "items": {"type": "string", "enum": ["", *sorted(_EXPANDABLE)]}},
         **_LIST,
     )
     for name in ("expand", "expand[]")

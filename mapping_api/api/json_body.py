@@ -13,6 +13,8 @@ from typing import Any
 
 from fastapi import Request
 
+from roadworthy.http.decode import Decoder, Refused
+from roadworthy.http.message import FailureKind
 from roadworthy.mapping_api.errors import BadRequest, TooLarge, UnsupportedMedia
 
 MAX_DEPTH = 8
@@ -25,13 +27,41 @@ _JSON = re.compile(r"application/(?:json|[a-z0-9.-]+\+json)", re.IGNORECASE)
 
 async def read_json(request: Request, max_bytes: int = SMALL_BODY_BYTES) -> Any:
     """The body's value. Raises `BadRequest`, `TooLarge` or `UnsupportedMedia`."""
-    raw = await _read(request, max_bytes)
-    if not raw.strip():
-        raise BadRequest("the body is empty; expected a JSON object")
-    _check_media_type(request)
+    raw = await read_body(request, max_bytes)
     if len(raw) <= SMALL_BODY_BYTES:
         return parse(raw)
     return await asyncio.to_thread(parse, raw)
+
+
+async def read_body(request: Request, max_bytes: int = SMALL_BODY_BYTES, *, gzip: bool = False) -> bytes:
+    """The text of a body that says it is JSON. Raises `BadRequest`, `TooLarge` or `UnsupportedMedia`.
+
+    `gzip` takes a compressed one, too; `max_bytes` bounds it before and after.
+    """
+    raw = await _read(request, max_bytes)
+    packed = gzip and _encoding(request) == "gzip"
+    if packed:
+        raw = await asyncio.to_thread(_unpacked, raw, max_bytes)
+    if not raw.strip():
+        raise BadRequest("the body is empty; expected a JSON object")
+    _check_media_type(request, packed=packed, gzip=gzip)
+    return raw
+
+
+def _unpacked(raw: bytes, max_bytes: int) -> bytes:
+    decoder = Decoder("gzip", max_bytes)
+    try:
+        plain = decoder.feed(raw)
+    except Refused as refused:
+        kind = TooLarge if refused.failure.kind is FailureKind.BODY_TOO_LARGE else BadRequest
+        raise kind(f"the body: {refused.failure.message}; send less at once, or the body as it is") from None
+    if not decoder.whole:
+        raise BadRequest("the gzip body ends before its end; send it whole")
+    return plain
+
+
+def _encoding(request: Request) -> str:
+    return request.headers.get("content-encoding", "identity").strip().lower()
 
 
 def parse(raw: bytes) -> Any:
@@ -72,10 +102,11 @@ async def _read(request: Request, max_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-def _check_media_type(request: Request) -> None:
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.strip().lower() != "identity":
-        raise UnsupportedMedia(f"Content-Encoding: expected none, got {encoding[:80]!r}; send the body as it is")
+def _check_media_type(request: Request, *, packed: bool = False, gzip: bool = False) -> None:
+    encoding = _encoding(request)
+    if not packed and encoding != "identity":
+        expected = "gzip or none" if gzip else "none"
+        raise UnsupportedMedia(f"Content-Encoding: expected {expected}, got {encoding[:80]!r}; send the body as it is")
     given = request.headers.get("content-type", "")
     media_type, _, parameters = given.partition(";")
     if not _JSON.fullmatch(media_type.strip()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +12,7 @@ from roadworthy.http.guard import MAX_URL_LENGTH, UnresolvedError
 from roadworthy.mapping_api.api.bodies import body, takes
 from roadworthy.mapping_api.api.context import ActorOf, AdminOf, ProviderOf, ReaderOf, ServiceOf
 from roadworthy.mapping_api.api.failures import documented
-from roadworthy.mapping_api.change import EVENT_TYPES, change
+from roadworthy.mapping_api.change import EVENT_TYPES, EventType, change
 from roadworthy.mapping_api.errors import BadRequest, NotFound, Unavailable
 from roadworthy.mapping_api.names import MAPPING_ID
 from roadworthy.mapping_api.records import Provider
@@ -24,18 +24,6 @@ from roadworthy.sealing import SealingError
 
 router = APIRouter(prefix="/api/partners/{provider}", tags=["events"])
 
-EventType = Literal[
-    "mapping.created",
-    "mapping.status_changed",
-    "mapping.changed",
-    "mapping.removed",
-    "mapping.taken_off",
-    "mapping.brought_back",
-    "mapping.degraded",
-    "mapping.recovered",
-    "provider.down",
-    "provider.up",
-]
 WebhookId = Annotated[str, Path(pattern=MAPPING_ID, description="The webhook's id.")]
 EventId = Annotated[str, Field(pattern=EVENT_ID, examples=["evt_00000000002a9f86d081884c7d65"])]
 KEY_AGAIN_S = 3600
@@ -49,7 +37,7 @@ class NewWebhook(BaseModel):
 
     url: Annotated[str, Field(min_length=1, max_length=MAX_URL_LENGTH, examples=["https://example.com/hooks/mapping"])]
     event_types: list[EventType] = Field(
-        default_factory=lambda: list(get_args(EventType)), alias="eventTypes", min_length=1, max_length=len(EVENT_TYPES)
+        default_factory=lambda: list(EVENT_TYPES), alias="eventTypes", min_length=1, max_length=len(EVENT_TYPES)
     )
 
 

@@ -10,14 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy.database import batched
-from roadworthy.mapping_api.change import (
-    MAPPING_CHANGED,
-    MAPPING_CREATED,
-    MAPPING_REMOVED,
-    MAPPING_STATUS_CHANGED,
-    Change,
-    News,
-)
+from roadworthy.mapping_api.change import Change, EventType, News
 from roadworthy.mapping_api.errors import Conflict
 from roadworthy.mapping_api.names import new_id
 from roadworthy.mapping_api.records import Item, Mapping, Status
@@ -141,17 +134,17 @@ async def rewrite(
         )
     if added:
         await execute(mappings.insert(), [_columns(mapping) for mapping in added])
-    news = [News(MAPPING_REMOVED, old.id, old.in_full(), None) for old in removed]
+    news = [News("mapping.removed", old.id, old.in_full(), None) for old in removed]
     news += [News(_kind(old, new), old.id, old.in_full(), new.in_full()) for old, new in changed]
-    news += [News(MAPPING_CREATED, new.id, None, new.in_full()) for new in added]
+    news += [News("mapping.created", new.id, None, new.in_full()) for new in added]
     await change.tell(provider, news)
 
 
 _AMENDED = ("status", "provider_model", "updated_at_us", "revision")
 
 
-def _kind(old: Mapping, new: Mapping) -> str:
-    return MAPPING_CHANGED if new.provider_model != old.provider_model else MAPPING_STATUS_CHANGED
+def _kind(old: Mapping, new: Mapping) -> EventType:
+    return "mapping.changed" if new.provider_model != old.provider_model else "mapping.status_changed"
 
 
 def _columns(mapping: Mapping) -> dict[str, Any]:

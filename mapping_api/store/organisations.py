@@ -167,9 +167,7 @@ async def create_provider(change: Change, slug: str, organisation_id: str, *, in
 
     Raises `BadRequest` for a malformed slug, `Conflict` for one that is taken.
     """
-    _check_slug("a provider's slug", slug)
-    if slug in RESERVED:
-        raise BadRequest(f"a provider cannot be called {slug!r}, which means something else to clients; choose another")
+    _check_provider(slug)
     query = sa.select(providers.c.organisation_id).where(providers.c.slug == slug)
     taken = (await change.connection.execute(query)).scalar_one_or_none()
     if taken is not None:
@@ -243,11 +241,7 @@ async def add_member(change: Change, organisation_id: str, name: str, role: acce
 
     Raises `BadRequest` for a malformed name, `Conflict` for one that is taken.
     """
-    if re.fullmatch(MEMBER, name) is None:
-        raise BadRequest(
-            "a member's name is at most 96 letters, digits and . _ @ + - and begins with a letter or digit; "
-            f"got {name!r}"
-        )
+    _check_member(name)
     query = sa.select(members.c.id, members.c.removed_at_us).where(
         members.c.organisation_id == organisation_id, members.c.name == name
     )
@@ -441,6 +435,31 @@ def _token(row: Any) -> Token:
 
 def _token_as_logged(token: Token) -> dict[str, Any]:
     return {"name": token.name, "member": token.member, "role": token.role}
+
+
+def check_names(organisation: str, providers: Sequence[str] = (), members: Sequence[str] = ()) -> None:
+    """Raises `BadRequest` where a name is malformed or stands twice: before there is a database to hold any."""
+    _check_slug("an organisation's name", organisation)
+    for slug in providers:
+        _check_provider(slug)
+    if len(set(providers)) != len(providers):
+        raise BadRequest(f"each provider is named once; got {' '.join(providers)}")
+    for name in members:
+        _check_member(name)
+
+
+def _check_provider(slug: str) -> None:
+    _check_slug("a provider's slug", slug)
+    if slug in RESERVED:
+        raise BadRequest(f"a provider cannot be called {slug!r}, which means something else to clients; choose another")
+
+
+def _check_member(name: str) -> None:
+    if re.fullmatch(MEMBER, name) is None:
+        raise BadRequest(
+            "a member's name is at most 96 letters, digits and . _ @ + - and begins with a letter or digit; "
+            f"got {name!r}"
+        )
 
 
 def _check_slug(what: str, text: str) -> None:

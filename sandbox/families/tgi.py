@@ -282,6 +282,8 @@ def _run(turn: Turn, server: Server, kind: Kind) -> None:
         prompt = _prompt(turn.body["inputs"])
     validated = time.perf_counter()
     sequences = _sequences(turn)
+    # Never written into a body: what the headers and details tell, for the cost endpoint.
+    turn.usage = {"prompt_tokens": len(prompt), "completion_tokens": len(sequences[0].tokens)}
     if kind is Kind.GENERATE_STREAM:
         turn.chunks, turn.framing = _events(turn, sequences[0]), _frames
         turn.headers = {"x-compute-type": "cpu+sandbox", "x-compute-characters": str(len(turn.body["inputs"]))}

@@ -311,7 +311,7 @@ def stop_included(turn: Turn) -> None:
         turn.choices[0].content += stops[-1]
 
 
-@fault("chat.developer_refused", caught_by={"chat.accepts_newer"}, at=Stage.REQUEST)
+@fault("chat.developer_refused", caught_by={"chat.accepts_newer"}, at=Stage.REQUEST, on={Kind.CHAT, Kind.STREAM})
 def developer_refused(turn: Turn) -> None:
     """The role "developer" is unknown."""
     if any(message.get("role") == "developer" for message in turn.body["messages"]):

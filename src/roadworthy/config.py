@@ -11,7 +11,7 @@ import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel, ValidationError
 
@@ -32,10 +32,15 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
-def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
+@overload
+def validate(model: type[Model], values: dict[str, Any], where: str) -> Model: ...
+@overload
+def validate(model: type[Model], values: dict[str, Any], where: str, *, whole: bool) -> Model | None: ...
+def validate(model: type[Model], values: dict[str, Any], where: str, *, whole: bool = True) -> Model | None:
     """`values` as a `model`. Raises `ConfigError` naming every value that cannot be used.
 
-    `where` names the source of the values in messages ("roadworthy.toml").
+    `where` names the source of the values in messages ("roadworthy.toml"). Not `whole`: the source is one of
+    several, so what only all together can break is not judged, and comes out as None.
     """
     try:
         return model.model_validate(values)
@@ -43,7 +48,10 @@ def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
         problems = [
             _explain(model, details["loc"], details["type"], details["msg"], details.get("input"))
             for details in error.errors()
+            if whole or details["loc"]
         ]
+        if not problems:
+            return None
         raise ConfigError(f"{where} cannot be used:\n" + "\n".join(f"  - {problem}" for problem in problems)) from None
 
 

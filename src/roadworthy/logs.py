@@ -34,11 +34,11 @@ _SECRET_NAME = re.compile(
 )
 # What is a secret by its form, wherever it stands: tokens of hubs and providers, and passwords in URLs.
 _SECRET_VALUE = re.compile(
-    r"\b(?:hf_|sk-|whsec_|gh[pousr]_|xox[a-z]-|AKIA)[A-Za-z0-9_+/=-]{12,}"
+    r"\b(?:hf_|sk-|whsec_|rwg_|gh[pousr]_|xox[a-z]-|AKIA)[A-Za-z0-9_+/=-]{12,}"
     r"|(?<=[Bb]earer )[A-Za-z0-9._~+/=-]{6,}"
     r"|(?<=://)[^/\s\"'@]*:[^/\s\"'@]*(?=@)"
 )
-_MARKS = ("hf_", "sk-", "whsec_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "xox", "AKIA", "earer ", "://")
+_MARKS = ("hf_", "sk-", "whsec_", "rwg_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "xox", "AKIA", "earer ", "://")
 """One of them stands in whatever `_SECRET_VALUE` finds. Most lines have none, and asking for them is far quicker."""
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _LONGEST = 512

@@ -27,14 +27,14 @@ from roadworthy.database import Database
 from roadworthy.mapping_api.change import OPERATOR, change
 from roadworthy.mapping_api.records import Item
 from roadworthy.mapping_api.store import mappings, organisations
-from roadworthy.validator.engine import Engine
+from roadworthy.validator.engine import ACTOR, Engine
 from roadworthy.validator.outcome import ErrorClass, Outcome, Result
-from roadworthy.validator.publish import Policy
+from roadworthy.validator.publish import Finished, Policy, Publication
 from roadworthy.validator.schedule import Periods
 from roadworthy.validator.tables import endpoints
 
-async def probe(mapping):
-    return Outcome(Result.FAILS, ErrorClass.CONTRACT, "it does not work")
+POLICY = Policy(periods=Periods(debounce_s=0))
+BROKEN = Outcome(Result.FAILS, ErrorClass.CONTRACT, "it does not work")
 
 async def main():
     database = Database(sys.argv[1])
@@ -44,10 +44,9 @@ async def main():
         values = {"provider": "together", "base_url": "http://127.0.0.1:9/v1", "options": {}, "max_running": 4}
         await opened.connection.execute(endpoints.insert().values(**values, updated_at_us=0))
         await mappings.create(opened, "together", Item("conversational", "a/b", hf_model="org/model", status="live"))
-    engine = Engine(database, probe, Policy(periods=Periods(debounce_s=0)))
-    claims = await engine.claim()
-    runs = [await engine._run(*each) for each in claims]
-    assert await engine.publish(runs) == 1
+    claims = await Engine(database, POLICY).claim()
+    async with change(database, ACTOR) as opened:
+        assert await Publication(opened, POLICY).publish([Finished(claim, BROKEN) for claim, _ in claims]) == 1
     os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(main())

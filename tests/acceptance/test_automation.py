@@ -98,7 +98,7 @@ def test_the_action_says_what_is_wrong_with_its_inputs(job):
     assert "not-a-url" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["url", "model", "lens", "config", "baseline", "args", "reports"])
+@pytest.mark.parametrize("name", ["url", "model", "billing_url", "lens", "config", "baseline", "args", "reports"])
 def test_text_in_an_input_is_never_code(job, name):
     evil = '$(touch pwned)`touch pwned`"; touch pwned; "'
     job.check(**{"url": "http://127.0.0.1:9/v1", "model": "m", name: evil})

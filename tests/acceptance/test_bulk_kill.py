@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import json
 import random
-import subprocess
-import sys
 import time
 
 import httpx
 import pytest
 import sqlalchemy as sa
 from services import enrol
+from validating import served
 
 from roadworthy.database import Database
 from roadworthy.mapping_api.store import mappings
@@ -69,17 +68,6 @@ async def standing(database):
     return present, replayed
 
 
-@contextlib.contextmanager
-def service(url, models):
-    """`roadworthy serve` as a process of its own; gives the process and its address."""
-    command = [sys.executable, "-m", "roadworthy", "serve", "--port", "0", "--database", url, "--models", str(models)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            yield process, process.stdout.readline().strip()
-        finally:
-            process.kill()
-
-
 async def apply(address, member, mapping):
     """How long it took; None where the service died on it."""
     begun = time.monotonic()
@@ -93,6 +81,16 @@ async def apply(address, member, mapping):
             return None
     assert answer.status_code == 200, answer.text
     return time.monotonic() - begun
+
+
+async def ready(address):
+    """Until then a service that starts would be killed, not one that applies."""
+    async with httpx.AsyncClient() as http:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if (await http.get(f"{address}/readyz")).status_code == 200:
+                    return
+            await asyncio.sleep(0.01)
 
 
 async def confirmed(http, address, member, body):
@@ -110,13 +108,18 @@ async def test_a_kill_at_any_moment_leaves_the_old_mapping_or_the_new_one(databa
     outcomes = {"old": 0, "new": 0}
     try:
         (ann,) = await enrol(database, "together", "write")
-        with service(database_url, models) as (_, address):
+        with served("--database", database_url, "--models", str(models)) as (_, address):
+            await ready(address)
             await apply(address, ann, wanted(0))
+        # Of a service that has just begun, as those that are killed have.
+        with served("--database", database_url, "--models", str(models)) as (_, address):
+            await ready(address)
             usual_s = await apply(address, ann, wanted(1))
         assert usual_s is not None
         left = wanted(1)
         for number in range(2, ROUNDS + 2):
-            with service(database_url, models) as (process, address):
+            with served("--database", database_url, "--models", str(models)) as (process, address):
+                await ready(address)
                 asked = asyncio.ensure_future(apply(address, ann, wanted(number)))
                 # Each round another part of the time, so that every step is met in one round or another.
                 share = (number - 2 + dice.random()) / ROUNDS

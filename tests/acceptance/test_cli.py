@@ -289,7 +289,7 @@ def test_an_interrupted_check_keeps_what_it_saw(tmp_path):
 
 
 def test_the_demo_shows_green_then_red_and_leaves_no_process_behind(tmp_path):
-    done = roadworthy("demo", "--out", tmp_path / "out", key=None)
+    done = roadworthy("demo", "--part", "check", "--out", tmp_path / "out", key=None)
     assert_taught(done, 0, "PASS", "FAIL", "report.html")
     for name in ("healthy", "faulty"):
         assert (tmp_path / "out" / name / "report.html").stat().st_size > 10_000

@@ -110,7 +110,7 @@ def bad(results):
 @pytest.mark.timeout(300)
 def test_every_client_reads_every_answer_of_the_healthy_sandbox(run_sandbox, tmp_path):
     names = subjects()
-    runs = [run_sandbox(subject=name) for name in names]
+    runs = [run_sandbox(subject=name, fuzz_examples=0) for name in names]  # no client is shown what is generated
     found = consulted(runs)
     assert {name: bad(results) for name, results in zip(names, found, strict=True) if bad(results)} == {}
     passed = {id for results in found for id, r in results.items() if r.verdict is Verdict.PASS}

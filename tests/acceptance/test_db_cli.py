@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sqlite3
@@ -11,22 +12,23 @@ import pytest
 from services import serving, single
 
 from roadworthy.cli import main
-from roadworthy.database import async_url, head, migrate
+from roadworthy.database import async_url, head, migrate, migrated_to, shown_url
+from roadworthy.database.migrate import opened
 from roadworthy.sealing import new_key
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def db(tmp_path, monkeypatch, capsys):
-    """Runs `roadworthy db` in an empty folder; gives what it prints, or how it refuses."""
+def command(tmp_path, monkeypatch, capsys, logging_put_back):
+    """Runs `roadworthy` in an empty folder; gives what it prints, or how it refuses."""
     monkeypatch.chdir(tmp_path)
 
     def go(*arguments, url=None, code=0):
         monkeypatch.delenv("ROADWORTHY_DATABASE_URL", raising=False)
         if url is not None:
             monkeypatch.setenv("ROADWORTHY_DATABASE_URL", url)
-        monkeypatch.setattr(sys, "argv", ["roadworthy", "db", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["roadworthy", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main()
         done = capsys.readouterr()
@@ -39,6 +41,12 @@ def db(tmp_path, monkeypatch, capsys):
         return done.err
 
     return go
+
+
+@pytest.fixture
+def db(command):
+    """The same of `roadworthy db`."""
+    return functools.partial(command, "db")
 
 
 def test_the_default_is_a_file_here(db, tmp_path):
@@ -77,14 +85,37 @@ def test_up_down_and_status(db, fresh_database):
     assert "downgrade instead" in db("upgrade", "base", url=url, code=2)
 
 
-def test_no_refusal_shows_a_password_or_a_traceback(db, tmp_path):
+@pytest.mark.parametrize(
+    "words",
+    ["db upgrade", "db downgrade", "db status", "db backup b", "serve --port 0", "validator run", "org create acme"],
+)
+def test_no_refusal_shows_a_password_or_a_traceback(command, tmp_path, words):
     (tmp_path / "notes").write_text("notes" * 1000)
     hidden = "postgresql://ann:s3cret@127.0.0.1:1/db"
-    for command in (["upgrade"], ["downgrade"], ["status"], ["backup", "b"]):
-        assert "s3cret" not in db(*command, url=hidden, code=3)
-        assert "it is another kind of file" in db(*command, url="sqlite:///notes", code=2)
-        assert "only sqlite and postgresql" in db(*command, url="mysql://ann:s3cret@host/x", code=2)
-        db(*command, url="sqlite:////nowhere/x.db", code=2)
+    refusal = command(*words.split(), url=hidden, code=3)
+    assert "the database postgresql://ann:***@127.0.0.1:1/db did not serve us: " in refusal
+    assert "s3cret" not in refusal
+    assert "it is another kind of file" in command(*words.split(), url="sqlite:///notes", code=2)
+    assert "only sqlite and postgresql" in command(*words.split(), url="mysql://ann:s3cret@host/x", code=2)
+    assert "/nowhere/x.db does not exist" in command(*words.split(), url="sqlite:////nowhere/x.db", code=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+@pytest.mark.parametrize("words", ["db upgrade", "serve --port 0", "validator run", "org create acme"])
+def test_tables_of_others_are_one_sentence_and_stay(command, dialect, tmp_path, request, words):
+    postgresql = dialect == "postgresql"
+    url = request.getfixturevalue("postgres").fresh("template0") if postgresql else f"sqlite:///{tmp_path}/theirs.db"
+    with opened(async_url(url), make=True) as connection:
+        connection.exec_driver_sql("CREATE TABLE audit (theirs INTEGER)")
+        connection.commit()
+    refusal = command(*words.split(), url=url, code=2)
+    assert refusal.startswith(f"roadworthy: {shown_url(async_url(url))} cannot be used: ")
+    assert refusal.endswith("already exists; others keep tables there; use a database of roadworthy's own\n")
+    assert migrated_to(async_url(url)) is None
+
+
+def test_a_restore_that_cannot_be_is_one_sentence(db, tmp_path):
+    (tmp_path / "notes").write_text("notes" * 1000)
     assert "No such file" in db("restore", "none", code=2)
     assert "is not a backup of roadworthy" in db("restore", "notes", code=2)
     assert "cannot be used" in db("restore", tmp_path, code=2)
@@ -141,6 +172,20 @@ def test_the_database_is_the_one_that_serve_takes(db, tmp_path, monkeypatch, cap
     assert db("backup", "kept.backup").startswith("kept.backup: ")
     assert db("restore", "kept.backup", url="sqlite:///second.db").startswith("sqlite:///second.db: restored ")
     assert not (tmp_path / "roadworthy.db").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["org list", "token list", "db status", "validator status", "validator alert list", "validator once"],
+)
+def test_every_command_works_on_the_database_of_the_settings_file_that_it_is_given(command, tmp_path, words):
+    (tmp_path / "there.toml").write_text('[server]\ndatabase_url = "sqlite:///there.db"\n', encoding="utf-8")
+    refusal = command(*words.split(), "--config", "there.toml", code=2)
+    assert "sqlite:///there.db" in refusal
+    migrate(async_url(f"sqlite:///{tmp_path}/there.db"))
+    command(*words.split(), "--config", "there.toml")
+    assert not (tmp_path / "roadworthy.db").exists()
+    assert "no such file" in command(*words.split(), "--config", "nowhere.toml", code=2)
 
 
 def test_resealing_makes_no_database(tmp_path, monkeypatch, capsys):

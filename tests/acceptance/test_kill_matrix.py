@@ -41,7 +41,12 @@ LIMITS: dict[str, VerdictLimits] = {
     "speech.slow": VerdictLimits(total_time_s=1.5),
     "tgi.slow_first_token": VerdictLimits(time_to_first_token_s=0.25),
     "tgi.slow_text": VerdictLimits(total_time_s=0.4),
+    "billing.slow_batch": VerdictLimits(billing_batch_s=0.8),
 }
+REPRICED = {"whole_prices"}
+"""Variations of what `/models` says: what requests cost stays as it was."""
+PATIENCE = VerdictLimits(billing_timeout_s=0.4)
+"""Whoever waits for a cost that never comes waits the whole time; the sandbox's costs are there at once."""
 
 # Checks that a healthy provider cannot be asked to show, each with its reason.
 RIGHTLY_SKIPPED = {
@@ -50,6 +55,11 @@ RIGHTLY_SKIPPED = {
     **dict.fromkeys(
         (f"clients.{client}.{what}" for client in CLIENTS for what in ("reads", "shows_errors")),
         "the real clients are asked in test_client_lenses.py",
+    ),
+    "billing.settled.streams": "not every family streams; chat does, see the test of its costs",
+    **dict.fromkeys(
+        ("billing.cost.price", "billing.cost.zero"),
+        "not everything is priced by the token; chat is, see the test of its costs",
     ),
     "task.spec": "of some tasks no answer satisfies the specification and the hub's clients",
 }
@@ -63,8 +73,18 @@ def proofs(mutations):
 
 
 def examples(name, subject):
-    """Chat has faults in 24 ways that only generated requests show; the other families' show at once."""
+    """Chat has faults in 24 ways that only generated requests show; the other families' show at once.
+
+    What requests cost, generated ones do not show.
+    """
+    if name.startswith("billing."):
+        return 0
     return 24 if subject == MODEL or name.startswith("openapi.") else 8
+
+
+def asks_for_costs(fault):
+    """Whether a run with this fault asks for costs too: where it is about them, or about what they are told by."""
+    return fault.family in ("billing", "request_id", "discovery")
 
 
 def results(run: Run) -> list[CheckResult]:
@@ -85,7 +105,7 @@ def assert_replay_agrees(run: Run, folder) -> None:
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_the_healthy_provider_passes_every_check(subject, run_sandbox, tmp_path):
-    run = run_sandbox(subject=subject, allow_writes=True)
+    run = run_sandbox(subject=subject, allow_writes=True, billing=True, limits=PATIENCE)
     not_passed = {
         r.check_id: (r.verdict.value, r.reason, r.findings) for r in results(run) if r.verdict.value != "pass"
     }
@@ -95,6 +115,13 @@ def test_the_healthy_provider_passes_every_check(subject, run_sandbox, tmp_path)
     assert_replay_agrees(run, tmp_path)
 
 
+@pytest.mark.parametrize("subject", [MODEL, "acme/chat-1=chat-completion@responses"])
+def test_the_costs_of_a_healthy_provider_are_judged_in_full(subject, run_sandbox):
+    run = run_sandbox(subject=subject, billing=True, limits=PATIENCE, fuzz_examples=0)
+    verdicts = {r.check_id: (r.verdict.value, r.reason) for r in results(run) if r.check_id.startswith("billing.")}
+    assert verdicts == {check.id: ("pass", "") for check in select(["billing"])}
+
+
 @pytest.mark.parametrize(("name", "subject"), proofs(FAULTS))
 def test_a_fault_is_caught_by_exactly_its_checks(name, subject, run_sandbox, tmp_path):
     fault = FAULTS[name]
@@ -102,9 +129,10 @@ def test_a_fault_is_caught_by_exactly_its_checks(name, subject, run_sandbox, tmp
     # Generated requests find nothing that is only slow, and would wait for every one.
     run = run_sandbox(
         fault,
-        limits=limits,
+        limits=limits or PATIENCE,
         subject=subject,
         allow_writes=True,
+        billing=asks_for_costs(fault),
         fuzz_examples=examples(name, subject) if not limits else 0,
     )
     found = failures(run)
@@ -114,7 +142,14 @@ def test_a_fault_is_caught_by_exactly_its_checks(name, subject, run_sandbox, tmp
 
 @pytest.mark.parametrize(("name", "subject"), proofs(VARIATIONS))
 def test_a_legal_variation_turns_nothing_red(name, subject, run_sandbox, tmp_path):
-    run = run_sandbox(VARIATIONS[name], subject=subject, allow_writes=True, fuzz_examples=examples(name, subject))
+    run = run_sandbox(
+        VARIATIONS[name],
+        subject=subject,
+        allow_writes=True,
+        limits=PATIENCE,
+        billing=subject == MODEL and name not in REPRICED,
+        fuzz_examples=examples(name, subject),
+    )
     assert failures(run) == {}
     assert_replay_agrees(run, tmp_path)
 

@@ -41,7 +41,7 @@ def roadworthy(*arguments: object, url: str | None = None, cwd: Path | None = No
     )
 
 
-def in_this_process(*arguments: object, url: str) -> subprocess.CompletedProcess[str]:
+def in_this_process(*arguments: object, url: str | None = None) -> subprocess.CompletedProcess[str]:
     """The same without the seconds that a process takes to start."""
     stdout, stderr = io.StringIO(), io.StringIO()
     with (
@@ -50,7 +50,9 @@ def in_this_process(*arguments: object, url: str) -> subprocess.CompletedProcess
         contextlib.redirect_stderr(stderr),
     ):
         patch.setattr(sys, "argv", ["roadworthy", *map(str, arguments)])
-        patch.setenv("ROADWORTHY_DATABASE_URL", url)
+        patch.delenv("ROADWORTHY_DATABASE_URL", raising=False)
+        if url is not None:
+            patch.setenv("ROADWORTHY_DATABASE_URL", url)
         with pytest.raises(SystemExit) as ended:
             main()
     return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), stdout.getvalue(), stderr.getvalue())
@@ -204,16 +206,27 @@ def test_what_is_refused_says_why_and_changes_nothing(operator):
     assert operator.listed("token", "list") == []
 
 
-def test_the_first_organisation_makes_the_database_and_nothing_else_does(tmp_path):
+def test_the_first_organisation_makes_the_database_and_nothing_else_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for arguments in (("org", "list"), ("token", "list"), ("org", "revoke", "acme")):
-        ran = roadworthy(*arguments, cwd=tmp_path)
+        ran = in_this_process(*arguments)
         assert ran.returncode == 2
         assert "there is no roadworthy database at sqlite:///roadworthy.db" in ran.stderr
         assert not list(tmp_path.iterdir()), "a mistyped name must not become an empty database"
-    assert roadworthy("org", "create", "acme", cwd=tmp_path).returncode == 0
-    assert roadworthy("org", "list", "--json", cwd=tmp_path).stdout.count("acme") == 1
-    named = roadworthy("org", "list", "--json", "--database", f"sqlite:///{tmp_path}/roadworthy.db")
-    assert "acme" in named.stdout
+    for mistaken, words in (
+        (["Acme!"], "an organisation's name is"),
+        (["acme", "--provider", "Acme!"], "a provider's slug is"),
+        (["acme", "--provider", "auto"], "a provider cannot be called 'auto'"),
+        (["acme", "--provider", "one", "--provider", "one"], "each provider is named once; got one one"),
+        (["acme", "--admin", "!"], "a member's name is"),
+    ):
+        ran = in_this_process("org", "create", *mistaken)
+        assert words in ran.stderr
+        assert ran.returncode == 2
+        assert not list(tmp_path.iterdir()), "what cannot be made leaves no empty database"
+    assert in_this_process("org", "create", "acme").returncode == 0
+    assert in_this_process("org", "list", "--json").stdout.count("acme") == 1
+    assert "acme" in roadworthy("org", "list", "--database", f"sqlite:///{tmp_path}/roadworthy.db").stdout
 
 
 @pytest.mark.parametrize(

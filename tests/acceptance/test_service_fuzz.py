@@ -27,14 +27,7 @@ from views import fresh_copy, held
 from roadworthy.http import guard
 from roadworthy.http.message import Failure, FailureKind, Limits, Reply, Request
 from roadworthy.mapping_api import service
-from roadworthy.mapping_api.change import (
-    EVENT_TYPES,
-    MAPPING_CREATED,
-    MAPPING_REMOVED,
-    MAPPING_STATUS_CHANGED,
-    OPERATOR,
-    change,
-)
+from roadworthy.mapping_api.change import EVENT_TYPES, OPERATOR, change
 from roadworthy.mapping_api.records import Item, Status
 from roadworthy.mapping_api.store import mappings as store
 from roadworthy.mapping_api.store import organisations, webhooks
@@ -42,7 +35,7 @@ from roadworthy.mapping_api.tables import audit, events, mappings
 from roadworthy.sealing import new_key
 
 Result = TypeVar("Result")
-EXAMPLES = int(os.environ.get("ROADWORTHY_FUZZ_EXAMPLES", "50"))
+EXAMPLES = int(os.environ.get("ROADWORTHY_FUZZ_EXAMPLES", "0"))
 LONG = "ROADWORTHY_FUZZ_EXAMPLES" in os.environ
 SEED = 20_260_101
 WELL_FORMED = ["2xx", "400", "401", "403", "404", "409", "412", "422"]
@@ -54,6 +47,8 @@ SUPPLY = 20
 """So many mappings, members and tokens are made for each run, for it to change and delete."""
 AT_LEAST = {"admin": 2600, "read": 1300, "nobody": 1300}
 """How many requests are made with each caller's token, on each database: more than 5,000 in all."""
+DRAWN = {"admin": 40, "read": 8, "nobody": 8}
+"""How many requests are drawn of each operation: as many as that takes, beside those that each description implies."""
 
 
 class Nowhere:
@@ -253,7 +248,7 @@ def fuzz(stage: Stage, caller: str, seed: int) -> tuple[int, list[str]]:
             "suppress-health-check": ["all"],  # of drawing: our patterns are strict, so that much is drawn in vain
             "headers": stage.people[caller].headers if caller in stage.people else {},
             "generation": {
-                "max-examples": EXAMPLES,
+                "max-examples": EXAMPLES or DRAWN[caller],
                 "no-shrink": True,
                 "database": "none",
                 "with-security-parameters": False,
@@ -276,6 +271,8 @@ def fuzz(stage: Stage, caller: str, seed: int) -> tuple[int, list[str]]:
             count += len(event.recorder.interactions)
             for case_id, nodes in event.recorder.checks.items():
                 case = event.recorder.cases[case_id].value
+                if "#" in case.formatted_path:
+                    continue  # it is drawn unquoted now and then, and there a client cuts: another path was asked
                 for node in nodes:
                     if node.failure_info is not None:
                         failure = node.failure_info.failure
@@ -327,6 +324,6 @@ async def consistent(running: Running, url: str, caller: str) -> None:
     )
     by_callers = {line.action for line in lines if line.actor != OPERATOR.name}
     if caller == "admin":
-        assert {MAPPING_CREATED, MAPPING_STATUS_CHANGED, MAPPING_REMOVED} <= by_callers
+        assert {"mapping.created", "mapping.status_changed", "mapping.removed"} <= by_callers
     else:
         assert not by_callers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import gzip
 import json
@@ -12,10 +11,12 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
+import loopback
 import pytest
+from loopback import Handler, chunk, serving
 
 from roadworthy.conformance.facts import Facts
 from roadworthy.conformance.judge import judge
@@ -26,65 +27,20 @@ from roadworthy.conformance.verdict import Verdict
 from roadworthy.http.aiohttp_transport import AiohttpTransport
 from roadworthy.http.message import FailureKind, Limits, Reply, Request
 
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 QUICK = Limits(
     connect_timeout_s=1.0, total_timeout_s=1.0, idle_timeout_s=0.4, done_grace_s=0.3, max_body_bytes=1_000_000
 )
 MEGABYTE = 1_000_000
 
 
-@contextlib.asynccontextmanager
-async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Serve with `handler` on a free loopback port; nothing of it is left afterwards."""
-    tasks: set[asyncio.Task[None]] = set()
-    writers: list[asyncio.StreamWriter] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        writers.append(writer)
-        with contextlib.suppress(OSError, asyncio.CancelledError, asyncio.IncompleteReadError):
-            await handler(reader, writer)
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for writer in writers:
-            with contextlib.suppress(AttributeError):  # asyncio's own, where a transport has just closed itself
-                writer.transport.abort()
-        await asyncio.sleep(0.01)
-
-
 def ask(handler: Handler, limits: Limits = QUICK, *, times: int = 1, tls: ssl.SSLContext | None = None) -> list[Reply]:
-    """Send a server with this handler `times` requests over one transport."""
-
-    async def go() -> list[Reply]:
-        async with serving(handler, tls) as port:
-            transport = AiohttpTransport()
-            scheme = "https" if tls else "http"
-            request = Request("POST", f"{scheme}://127.0.0.1:{port}/v1/chat/completions", (("X-Key", "sk-1"),), b"{}")
-            try:
-                return [await transport.send(request, limits) for _ in range(times)]
-            finally:
-                await transport.aclose()
-
-    return asyncio.run(go())
+    """Send a server with this handler `times` requests over one transport, in little time."""
+    return loopback.ask(handler, limits, times=times, tls=tls)
 
 
 async def head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *lines: str, status: str = "200 OK") -> None:
     await reader.readuntil(b"\r\n\r\n")
     writer.write("\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode())
-
-
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(data), data)
 
 
 STREAM = ("Content-Type: text/event-stream", "Transfer-Encoding: chunked")
@@ -556,7 +512,7 @@ def peak_kib() -> int:
 
 PEAK = """
 import sys, time
-sys.path.insert(0, {folder!r})
+sys.path[:0] = {folders!r}
 import test_hostile_servers as hostile
 from roadworthy.http.message import Limits
 handler = hostile.HUNGRY[{name!r}]()
@@ -582,7 +538,7 @@ BOUND_MIB = 64
 @pytest.mark.parametrize("name", HUNGRY)
 def test_memory_and_time_stay_bounded(name, request, record_property):
     """Client and hostile server in one process grow by less than 64 MiB, under the default cap of 8 MiB."""
-    script = PEAK.format(folder=str(request.path.parent), name=name)
+    script = PEAK.format(folders=[str(request.path.parent), str(request.path.parent.parent)], name=name)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     kind, took_s, grown_kib = done.stdout.split()
     print(f"{name}: {kind} after {took_s} s, peak memory grew by {int(grown_kib) / 1024:.1f} MiB")  # noqa: T201 - for -rP

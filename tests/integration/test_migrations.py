@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import uuid
@@ -190,12 +189,21 @@ def test_a_damaged_database_is_named(tmp_path):
     assert "malformed" in str(fails(f"sqlite:///{path}"))
 
 
-def test_a_database_of_others_is_left_alone(tmp_path):
-    path = tmp_path / "x.db"
-    connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE audit (mine INTEGER)")
-    connection.close()
-    assert "already exists" in str(fails(f"sqlite:///{path}"))
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("audit (mine INTEGER)", "already exists; others keep tables there; use a database of roadworthy's own"),
+        ("alembic_version (mine INTEGER)", "version_num"),
+    ],
+    ids=["a table of our name", "a table of versions"],
+)
+def test_a_database_of_others_is_left_alone(empty_url, table, said):
+    with opened(async_url(empty_url), make=True) as connection:
+        connection.exec_driver_sql(f"CREATE TABLE {table}")
+        connection.commit()
+    assert said in str(fails(empty_url))
+    with opened(async_url(empty_url)) as connection:
+        assert sa.inspect(connection).get_table_names() == [table.partition(" ")[0]]
 
 
 def test_a_postgresql_that_is_not_there_is_unavailable():

@@ -25,19 +25,11 @@ PATH = "/api/partners/together/models"
 
 
 @pytest.fixture
-def log(monkeypatch) -> Iterator[io.StringIO]:
-    """What is logged as JSON; the root logger is put back afterwards."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    quieted = {name: logging.getLogger(name).level for name in logs._QUIET}
+def log(logging_put_back) -> io.StringIO:
+    """What is logged as JSON."""
     stream = io.StringIO()
     logs.configure("json", "debug", ["a-configured-secret"], stream)
-    yield stream
-    root.handlers[:], root.level = handlers, level
-    root.setLevel(level)
-    for name, before in quieted.items():
-        logging.getLogger(name).setLevel(before)
-    logging.captureWarnings(capture=False)
+    return stream
 
 
 def app_of(running) -> FastAPI:

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from roadworthy import settings as of_any_service
 from roadworthy.config import validate
 from roadworthy.conformance.settings import CheckSettings, merge
 from roadworthy.errors import ConfigError
@@ -105,6 +107,53 @@ def test_a_secret_is_masked_where_it_is_shown_and_refused_in_a_file(folder, monk
     write(folder, "[server]\nsigning = 'x'\n")
     with pytest.raises(ConfigError, match="ROADWORTHY_SIGNING instead"):
         gather({})
+
+
+class Priced(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="ROADWORTHY_PRICED_", env_ignore_empty=True, extra="forbid")
+
+    least: int = 1
+    most: int = 2
+    source_url: str = ""
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.least > self.most:
+            raise ValueError(f"least {self.least} is more than most {self.most}")
+        return self
+
+
+def test_what_only_all_sources_together_break_or_mend_is_judged_of_all_together(folder, monkeypatch):
+    write(folder, "[priced]\nmost = 9\n")
+    monkeypatch.setenv("ROADWORTHY_PRICED_LEAST", "7")
+    found = of_any_service.gather(Priced, "priced")
+    assert (found.settings.least, found.settings.most) == (7, 9)
+    assert found.rows("priced.")[:2] == [
+        ("priced.least", "7", "environment, ROADWORTHY_PRICED_LEAST"),
+        ("priced.most", "9", "roadworthy.toml"),
+    ]
+    with pytest.raises(ConfigError, match=r"the command line cannot be used:\n.*least 7 is more than most 5"):
+        of_any_service.gather(Priced, "priced", flags={"most": 5})
+    monkeypatch.setenv("ROADWORTHY_PRICED_LEAST", "many")
+    with pytest.raises(ConfigError, match=r"^the environment cannot be used:\n.*least: "):
+        of_any_service.gather(Priced, "priced")
+
+
+def test_no_table_holds_a_url_with_a_password(folder, monkeypatch):
+    write(folder, "[priced]\nsource_url = 'https://ann:hush@host/x'\n")
+    with pytest.raises(ConfigError, match="set the environment variable ROADWORTHY_PRICED_SOURCE_URL instead") as told:
+        of_any_service.gather(Priced, "priced")
+    assert "hush" not in str(told.value)
+
+
+def test_every_table_of_services_is_found_in_the_same_places(folder):
+    assert of_any_service.read_table("alerts") == (None, {})
+    write(folder, "[alrts]\ndigest_s = 1\n[adapter]\n")
+    with pytest.raises(ConfigError, match=r"no table \[alrts\]; did you mean \[alerts\]"):
+        of_any_service.read_table("alerts")
+    assert of_any_service.read_table("validator") == (Path("roadworthy.toml"), {})
+    other = write(folder, "[alerts]\ndigest_s = 2\n", "other.toml")
+    assert of_any_service.read_table("alerts", other) == (other, {"digest_s": 2})
 
 
 def test_the_checker_reads_its_own_tables_of_the_same_file(folder):

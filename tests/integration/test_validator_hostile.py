@@ -35,6 +35,7 @@ from test_hostile_servers import (
     stall_in_body,
     wrong_path,
 )
+from validating import validate_once
 
 from roadworthy.database import Database, migrate
 from roadworthy.http.aiohttp_transport import AiohttpTransport
@@ -45,7 +46,6 @@ from roadworthy.sandbox.app import Options, Sandbox
 from roadworthy.sandbox.server import running
 from roadworthy.validator import tables
 from roadworthy.validator.endpoint import Endpoint, EndpointOptions
-from roadworthy.validator.engine import Engine
 from roadworthy.validator.outcome import Outcome
 from roadworthy.validator.prober import Prober, Terms
 from roadworthy.validator.publish import Policy
@@ -272,7 +272,7 @@ async def fleet(ports: dict[str, int], healthy_port: int, url: str) -> None:
     policy = Policy(
         periods=Periods(debounce_s=0), bounds=Bounds(running=100), doubts=Doubts(brake_providers=1000, down_mappings=9)
     )
-    published = await Engine(database, watched, policy).once()
+    published = await validate_once(database, watched, policy)
     told = {
         "published": published,
         "took_s": time.monotonic() - started,

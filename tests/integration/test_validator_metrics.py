@@ -6,13 +6,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from services import serving
 from sqlalchemy import insert, update
+from validating import validate_once
 
 from roadworthy.mapping_api.change import OPERATOR, change
 from roadworthy.mapping_api.records import Item
 from roadworthy.mapping_api.store import mappings, organisations
 from roadworthy.validator import metrics as module
 from roadworthy.validator.alerts.alerter import Alerter
-from roadworthy.validator.engine import Engine
 from roadworthy.validator.metrics import OTHERS, ValidatorMetrics
 from roadworthy.validator.outcome import ErrorClass, Figures, Outcome, Result
 from roadworthy.validator.publish import Finished, Policy
@@ -21,6 +21,7 @@ from roadworthy.validator.store.due import Claim
 from roadworthy.validator.tables import due, endpoints, runs
 
 pytestmark = pytest.mark.anyio
+AT_ONCE = Policy(periods=Periods(debounce_s=0))
 FAILS = Outcome(Result.FAILS, ErrorClass.PROVIDER_5XX, "the API answered HTTP 503", duration_s=3.0)
 WORKS = Outcome(Result.WORKS, figures=Figures(time_to_first_token_s=0.3), duration_s=2.0)
 
@@ -61,11 +62,10 @@ async def test_states_runs_and_freshness_are_shown(database_url):
         async def probe(mapping):
             return WORKS if mapping.provider == "together" else FAILS
 
-        engine = Engine(database, probe, Policy(periods=Periods(debounce_s=0)))
         before = await scraped(running)
         assert of(before, "stale") == 0
         assert of(before, "last_run_timestamp_seconds") is None
-        assert await engine.once() == 4
+        assert await validate_once(database, probe, AT_ONCE) == 4
         finished = [
             Finished(Claim("a" * 24, "together", 1, 1), WORKS),
             Finished(Claim("b" * 24, "nebius", 1, 1), FAILS),
@@ -97,7 +97,7 @@ async def test_stale_and_late_are_shown_when_validation_stops(database_url):
         async def probe(_mapping):
             return WORKS
 
-        await Engine(database, probe, Policy(periods=Periods(debounce_s=0))).once()
+        await validate_once(database, probe, AT_ONCE)
         async with database.writing() as connection:
             now_us = await database.now_us(connection)
             await connection.execute(update(due).values(due_at_us=now_us - 1_000_000_000))
@@ -121,7 +121,7 @@ async def test_mappings_are_named_by_choice_only_and_providers_are_bounded(datab
         async def probe(_mapping):
             return WORKS
 
-        await Engine(database, probe, Policy(periods=Periods(debounce_s=0))).once()
+        await validate_once(database, probe, AT_ONCE)
         for slug in ("nebius", "together"):
             source.published([Finished(Claim("a" * 24, slug, 1, 1), WORKS)], 0.1)
         found = await scraped(running)

@@ -19,10 +19,11 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from validating import publish
 
 from roadworthy.database import Database
 from roadworthy.mapping_api.change import OPERATOR, change
-from roadworthy.mapping_api.records import Item, Mapping
+from roadworthy.mapping_api.records import Item
 from roadworthy.mapping_api.store import mappings as mapping_rows
 from roadworthy.mapping_api.store import organisations
 from roadworthy.mapping_api.store.validations import BROUGHT_BACK, TAKEN_OFF
@@ -277,11 +278,7 @@ class Machine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.database = ClockedDatabase(url)
         self.view = View(self.database)
-
-        async def never(_mapping: Mapping) -> Outcome:
-            raise AssertionError("the machine says how runs end")
-
-        self.engine = Engine(self.database, never, POLICY)
+        self.engine = Engine(self.database, POLICY)
         self.world = World(seen=seen)
         self.running: list[Claim] = []
         self.made = 0
@@ -390,7 +387,8 @@ class Machine(RuleBasedStateMachine):
         chosen = list(latest.values())
         done = {(claim.mapping_id, claim.fence) for claim, _ in chosen}
         self.running = [each for each in self.running if (each.mapping_id, each.fence) not in done]
-        published = self.runner.run(self.engine.publish([Finished(claim, OUTCOMES[name]) for claim, name in chosen]))
+        finished = [Finished(claim, OUTCOMES[name]) for claim, name in chosen]
+        published = self.runner.run(publish(self.database, POLICY, finished))
         before = self.world.seen["lost its lease"]
         self.world.publish([(claim.mapping_id, claim.fence, name) for claim, name in chosen])
         assert published == len(chosen) - (self.world.seen["lost its lease"] - before)

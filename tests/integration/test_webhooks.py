@@ -448,7 +448,7 @@ async def test_slow_and_dead_receivers_delay_nobody_else(database_url):
 
 async def test_the_slots_bound_what_is_sent_at_once_and_go_round(database_url):
     async with serving(database_url, settings=settings()) as running, receiving(delay_s=0.02) as receiver:
-        running.service.deliverer._slots = 2
+        running.service.deliverer._lanes.slots = 2
         (ann,) = await running.enrol("together", "admin")
         for _ in range(5):
             await register(running, ann, receiver.url)

@@ -149,7 +149,7 @@ def test_the_family_is_asked_for_its_own_subjects_alone():
     assert not any(check.family == "responses" for check in chat.checks)
     ours = plan(FACTS, CHECKS.values())
     assert {check.id for check in OURS} <= {check.id for check in ours.checks}
-    assert all(probe.id.startswith(("responses.", "openapi.")) for probe in ours.probes)
+    assert all(probe.id.startswith(("responses.", "openapi.", "billing.")) for probe in ours.probes)
 
 
 @pytest.mark.parametrize("status", [400, 404, 422, 501])

@@ -11,7 +11,7 @@ from roadworthy import logs
     "secret",
     [
         f"{prefix}abcdef0123456789"
-        for prefix in ("hf_", "sk-", "whsec_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "xoxb-", "xoxp-", "AKIA")
+        for prefix in ("hf_", "sk-", "whsec_", "rwg_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "xoxb-", "xoxp-", "AKIA")
     ],
 )
 def test_tokens_are_hidden_by_their_form(secret):

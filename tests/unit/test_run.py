@@ -12,10 +12,11 @@ from exchanges import completion
 
 from roadworthy.conformance.check import CHECKS, Usable, check
 from roadworthy.conformance.facts import Facts
+from roadworthy.conformance.judge import asks_costs
 from roadworthy.conformance.plan import Plan, plan, select
 from roadworthy.conformance.probe import PROBES, Context, Draft, Phase, probe
 from roadworthy.conformance.report.model import ModelReport
-from roadworthy.conformance.run import Run, Runner, Settings, retry_after_s
+from roadworthy.conformance.run import NO_BILLING_URL, Run, Runner, Settings, retry_after_s
 from roadworthy.conformance.target import Target
 from roadworthy.conformance.verdict import CheckResult, Finding, Lens, Level, Verdict
 from roadworthy.errors import UsageError
@@ -209,7 +210,11 @@ def test_after_a_failed_first_request_nothing_more_is_spent(reply):
     full = plan(Facts(TARGET.base_url, "m"), select())
     run = asyncio.run(Runner(TARGET, transport, full).run())
     assert len(transport.sent) <= 3
-    assert all("the first request failed" in reason for reason in run.unsent.values())
+    costs = [reason for id, reason in run.unsent.items() if asks_costs(id)]
+    assert costs, "what was never asked for says so, and not that the provider failed"
+    assert set(costs) == {NO_BILLING_URL}
+    others = [reason for id, reason in run.unsent.items() if not asks_costs(id)]
+    assert all("the first request failed" in reason for reason in others)
     assert run.unsent
 
 

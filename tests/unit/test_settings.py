@@ -8,6 +8,7 @@ from roadworthy.config import read_toml, validate
 from roadworthy.conformance.facts import Capability
 from roadworthy.conformance.settings import CheckSettings, TargetTable, merge, target
 from roadworthy.conformance.subject import Subject
+from roadworthy.conformance.target import CostEndpoint
 from roadworthy.errors import ConfigError
 
 
@@ -107,3 +108,74 @@ def test_a_missing_or_broken_file_is_said_plainly(tmp_path):
     (tmp_path / "bin.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_toml(tmp_path / "bin.toml")
+
+
+# The cost endpoint
+
+HERE = "https://api.example.com/v1"
+COSTS = "https://api.example.com/costs"
+ELSEWHERE = "https://billing.example.com/costs"
+MAIN_KEY, OWN_KEY = {"ROADWORTHY_API_KEY": "sk-main"}, {"ROADWORTHY_BILLING_API_KEY": "sk-own"}
+
+
+def cost_endpoint(url, environment, **table):
+    return target(TargetTable(url=HERE, billing_url=url, **table), environment).cost_endpoint
+
+
+def test_the_cost_endpoint_is_shown_the_apis_key_where_it_shares_its_origin():
+    headers = {"X-Org": "acme"}
+    assert cost_endpoint(COSTS, MAIN_KEY, headers=headers) == CostEndpoint(COSTS, "sk-main", (("X-Org", "acme"),))
+    assert cost_endpoint("https://API.example.com:443/costs", MAIN_KEY).api_key == "sk-main"
+    assert target(TargetTable(url=HERE), MAIN_KEY).cost_endpoint is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [ELSEWHERE, "http://api.example.com/costs", "https://api.example.com:8443/costs", "https://example.com/costs"],
+)
+def test_no_key_goes_to_another_origin_unless_it_is_named_for_it(url):
+    with pytest.raises(ConfigError, match=r"another origin.*--billing-api-key-env NAME"):
+        cost_endpoint(url, MAIN_KEY)
+    with pytest.raises(ConfigError, match="another origin"):
+        cost_endpoint(url, {}, headers={"X-Key": "secret"})
+    assert cost_endpoint(url, {}) == CostEndpoint(url)
+    headers = {"X-Key": "secret"}
+    assert cost_endpoint(url, MAIN_KEY | OWN_KEY, headers=headers) == CostEndpoint(url, "sk-own", (), own_key=True)
+
+
+def test_a_key_of_its_own_replaces_the_apis():
+    headers = {"Authorization": "Token sk-main", "X-Org": "acme"}
+    kept = (("X-Org", "acme"),)
+    assert cost_endpoint(COSTS, MAIN_KEY | OWN_KEY, headers=headers) == CostEndpoint(
+        COSTS, "sk-own", kept, own_key=True
+    )
+    named = cost_endpoint(COSTS, MAIN_KEY | OWN_KEY | {"MINE": " sk-mine "}, billing_api_key_env="MINE")
+    assert named is not None
+    assert (named.api_key, named.own_key) == ("sk-mine", True)
+    assert "sk-mine" not in repr(named)
+
+
+@pytest.mark.parametrize(
+    ("table", "environment", "message"),
+    [
+        ({"billing_url": "costs"}, {}, "expected a billing URL such as https://"),
+        ({"billing_url": "https://a:b@api.example.com/costs"}, {}, "user name or password"),
+        ({"billing_url": "https://api.example.com/costs?key=1"}, {}, "the billing URL must have no query"),
+        ({"billing_url": COSTS, "billing_api_key_env": "MINE"}, {}, "MINE .* not set"),
+        ({"billing_url": COSTS, "billing_api_key_env": "MINE"}, {"MINE": ""}, "MINE .* empty"),
+        ({"billing_url": COSTS, "billing_api_key_env": "MINE"}, {"MINE": "sk-\x07"}, "a header cannot carry"),
+        ({"billing_api_key_env": "MINE"}, {"MINE": "k"}, "give --billing-url URL"),
+    ],
+)
+def test_a_cost_endpoint_that_cannot_be_used_is_explained(table, environment, message):
+    with pytest.raises(ConfigError, match=message):
+        target(TargetTable(url=HERE, **table), environment)
+
+
+def test_facts_say_which_key_the_cost_endpoint_is_shown():
+    for environment, key in (({}, "none"), (MAIN_KEY, "shared"), (OWN_KEY, "own")):
+        provider = target(TargetTable(url=HERE, billing_url=COSTS), environment)
+        facts = settings(limits={"billing_timeout_s": 5}).facts(provider, Subject("m"), 0)
+        assert facts.billing is not None
+        assert (facts.billing.url, facts.billing.key.value, facts.billing.batch_ids) == (COSTS, key, 10_000)
+        assert facts.limits.billing_timeout_s == 5

@@ -8,7 +8,6 @@ that is dead or slow delays no other, and validation least of all.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import os
 import random
@@ -23,6 +22,7 @@ from roadworthy.errors import RoadworthyError
 from roadworthy.http.guard import Guard
 from roadworthy.mapping_api.change import Actor, change
 from roadworthy.sealing import Sealer, SealingError
+from roadworthy.ticks import Lanes, end
 from roadworthy.validator.alerts import texts
 from roadworthy.validator.alerts.kinds import Kind
 from roadworthy.validator.alerts.noting import SHOWN, VALIDATOR, Noted, cut, note
@@ -44,7 +44,6 @@ FORGET_EVERY_S = 3600.0
 STARTING_S = 120.0
 """After a start, validation has so long to catch up before it counts as stopped."""
 SLOTS = 16
-STOP_WITHIN_S = 5.0
 ALERTS = Actor("alerts")
 
 _log = logging.getLogger(__name__)
@@ -80,8 +79,7 @@ class Alerter:
         self._starting_s = starting_s
         self._started_s: float | None = None
         self._forgotten_s: float | None = None
-        self._lanes: dict[str, asyncio.Task[None]] = {}
-        self._paused: dict[str, float] = {}
+        self._lanes = Lanes(SLOTS)
         self._stopping = False
         self.counted: Counter[str] = Counter()
         """Messages that this process sent, and attempts that failed: "sent", "failed"."""
@@ -97,7 +95,7 @@ class Alerter:
         await self._remind()
         await self._close()
         await self._hand_out()
-        await self._begin_sending(loop_s)
+        await self._begin_sending()
         if self._forgotten_s is None or loop_s - self._forgotten_s > FORGET_EVERY_S:
             self._forgotten_s = loop_s
             async with self._database.writing() as connection:
@@ -105,18 +103,13 @@ class Alerter:
 
     async def idle(self) -> None:
         """Wait until nothing is being sent."""
-        while self._lanes:
-            await asyncio.wait(list(self._lanes.values()))
+        while under_way := self._lanes.under_way:
+            await asyncio.wait(under_way)
 
     async def stop(self) -> None:
         """Begin nothing more, wait a while for what is being sent, then let its leases end by themselves."""
         self._stopping = True
-        under_way = list(self._lanes.values())
-        if under_way:
-            _, late = await asyncio.wait(under_way, timeout=STOP_WITHIN_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+        await end(self._lanes.under_way)
 
     async def _register(self) -> None:
         """The operator's channels get their rows. What cannot be used is said once, at the start."""
@@ -257,27 +250,20 @@ class Alerter:
             kinds, least = tuple(settings.kinds), settings.least_severity
         return texts.message(alert.id, alert.subject, alert.content, kinds=kinds, least=least)
 
-    async def _begin_sending(self, loop_s: float) -> None:
-        self._paused = {id: until for id, until in self._paused.items() if until > loop_s}
+    async def _begin_sending(self) -> None:
         async with self._database.reading() as connection:
             waiting = await rows.with_something_due(connection, await self._database.now_us(connection))
         for channel_id in waiting:
-            if len(self._lanes) >= SLOTS or self._stopping:
+            if self._stopping:
                 return
             foreign = channel_id.startswith(FROM_ENVIRONMENT) and channel_id not in self._urls
-            if foreign or channel_id in self._lanes or channel_id in self._paused or self._sender.hangs(channel_id):
-                continue
-            lane = asyncio.create_task(self._send_all(channel_id))
-            self._lanes[channel_id] = lane
-            lane.add_done_callback(functools.partial(self._leave, channel_id))
-
-    def _leave(self, channel_id: str, _lane: asyncio.Task[None]) -> None:
-        self._lanes.pop(channel_id, None)
+            if self._lanes.open(channel_id) and not foreign and not self._sender.hangs(channel_id):
+                self._lanes.begin(channel_id, self._send_all(channel_id))
 
     async def _send_all(self, channel_id: str) -> None:
         """Send what waits for one channel, the oldest first, until one fails."""
         try:
-            while not self._stopping and channel_id not in self._paused:
+            while not self._stopping and not self._lanes.paused(channel_id):
                 asked = asyncio.get_running_loop().time()
                 async with self._database.writing() as connection:
                     now_us = await self._database.now_us(connection)
@@ -291,7 +277,7 @@ class Alerter:
             _log.warning("the alert channel %s waits: %s", channel_id, error)
         except Exception:  # noqa: BLE001 - one channel's trouble must not end the sending to others
             _log.exception("sending to the alert channel %s failed", channel_id)
-            self._pause(channel_id, self._schedule_s[0])
+            self._lanes.pause(channel_id, self._schedule_s[0])
 
     async def _send(self, claimed: Claim) -> None:
         channel = claimed.channel
@@ -311,7 +297,7 @@ class Alerter:
             await self._settle(claimed, None, attempts=attempts, last_error=f"given up: {said}")
             return
         wait_s = self._schedule_s[attempts - 1] * random.uniform(1, 1 + JITTER)  # noqa: S311  no secret
-        self._pause(channel.id, min(wait_s, PAUSE_S))
+        self._lanes.pause(channel.id, min(wait_s, PAUSE_S))
         await self._settle(claimed, wait_s, attempts=attempts, last_error=said)
 
     async def _try(self, channel: Channel, message: texts.Message) -> str | None:
@@ -322,9 +308,6 @@ class Alerter:
             except SealingError as error:
                 return str(error)
         return await self._sender.send(channel.id, url, message, trusted=channel.provider is None)
-
-    def _pause(self, channel_id: str, seconds: float) -> None:
-        self._paused[channel_id] = asyncio.get_running_loop().time() + seconds
 
     async def _settle(
         self, claimed: Claim, wait_s: float | None, *, delivered: bool = False, **outcome: int | str | None

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 import typer
 
 from roadworthy.cli.operator import iso, read, show, write
+from roadworthy.cli.options import Where
 from roadworthy.database import Database
 from roadworthy.errors import ConfigError, RoadworthyError, UsageError
 from roadworthy.http.guard import Guard
@@ -27,14 +28,14 @@ from roadworthy.validator.store import alerts as rows
 from roadworthy.validator.store.alerts import FROM_ENVIRONMENT, Channel
 
 
-def add(url_env: str | None, provider: str | None, kinds: list[str], least: str, database: str | None) -> None:
+def add(url_env: str | None, provider: str | None, kinds: list[str], least: str, where: Where) -> None:
     """Add a channel and print its id. Raises `ConfigError` for a URL that cannot be used, `UsageError`."""
     if least not in list(Severity):
         raise UsageError(f"--least-severity is warning, error or critical; got {least!r}")
     unknown = [kind for kind in kinds if kind not in list(Kind)]
     if unknown:
         raise UsageError(f"there is no kind {unknown[0]!r}; kinds are {', '.join(Kind)}")
-    settings = read_settings({"database_url": database})
+    settings = read_settings({"database_url": where.url}, where.config)
     sealer = _sealer(settings)
     if not sealer.ready:
         raise ConfigError(f"{VARIABLE} is not set, so the channel's URL cannot be encrypted; {HOW_TO_SET}")
@@ -51,12 +52,12 @@ def add(url_env: str | None, provider: str | None, kinds: list[str], least: str,
         await rows.add_channel(opened.connection, channel)
         await opened.record("alert_channel.created", channel_id, provider=provider, after={"service": service})
 
-    write(database, work)
+    write(where, work)
     typer.echo(channel_id)
     typer.echo(f"added; try it out with `roadworthy validator alert test {channel_id}`", err=True)
 
 
-def list_channels(provider: str | None, database: str | None, *, as_json: bool) -> None:
+def list_channels(provider: str | None, where: Where, *, as_json: bool) -> None:
     """Print the channels."""
 
     async def work(opened: Database) -> list[Channel]:
@@ -72,13 +73,13 @@ def list_channels(provider: str | None, database: str | None, *, as_json: bool) 
             "least_severity": each.least_severity.value,
             "created_at": iso(each.created_at_us),
         }
-        for each in read(database, work)
+        for each in read(where, work)
     ]
     columns = ("id", "provider", "service", "kinds", "least_severity", "created_at")
     show(shown, columns, as_json=as_json, nothing="no channels; `roadworthy validator alert add` makes one")
 
 
-def remove(channel_id: str, database: str | None) -> None:
+def remove(channel_id: str, where: Where) -> None:
     """Remove a channel. Raises `UsageError` where there is none."""
 
     async def work(opened: Change) -> None:
@@ -89,13 +90,13 @@ def remove(channel_id: str, database: str | None) -> None:
             "alert_channel.removed", channel_id, provider=removed.provider, before={"service": removed.service}
         )
 
-    write(database, work)
+    write(where, work)
     typer.echo(f"{channel_id} removed")
 
 
-def try_out(channel_id: str | None, provider: str | None, database: str | None) -> None:
+def try_out(channel_id: str | None, provider: str | None, where: Where) -> None:
     """Send a test to channels; exit code 4 where one did not take it."""
-    settings = read_settings({"database_url": database})
+    settings = read_settings({"database_url": where.url}, where.config)
 
     async def work(opened: Database) -> bool:
         async with opened.reading() as connection:
@@ -113,7 +114,7 @@ def try_out(channel_id: str | None, provider: str | None, database: str | None) 
         told = await asyncio.gather(*(_try_out(settings, id, url, of.get(id)) for id, url in urls.items()))
         return all(told)
 
-    if not read(database, work):
+    if not read(where, work):
         raise typer.Exit(RoadworthyError.exit_code)
 
 

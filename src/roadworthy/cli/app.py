@@ -84,6 +84,19 @@ def check(
         str | None,
         typer.Option("--api-key-env", metavar="NAME", help="Variable with the key [default: ROADWORTHY_API_KEY]."),
     ] = None,
+    billing_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where the API tells what requests cost: check that too.")
+    ] = None,
+    billing_api_key_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Variable with the key of --billing-url [default: ROADWORTHY_BILLING_API_KEY, or the API's own key].",
+        ),
+    ] = None,
+    billing_timeout: Annotated[
+        float | None, typer.Option(help="Seconds within which a request's cost is told [default: 60].")
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", metavar="FILE", help="Settings [default: roadworthy.toml, where no URL is given]."),
@@ -150,7 +163,10 @@ def check(
                 "api_key_env": api_key_env,
                 "request_id_header": request_id_header,
                 "ca_file": ca_file,
+                "billing_url": billing_url,
+                "billing_api_key_env": billing_api_key_env,
             },
+            "limits": {"billing_timeout_s": billing_timeout},
             "check": {
                 "lens": lens,
                 "only": only,
@@ -397,11 +413,14 @@ def serve(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the reports go.")] = Path("out"),
+    part: Annotated[
+        str, typer.Option("--part", metavar="PART", help="check: a provider's side; services: the hub's; or all.")
+    ] = "all",
 ) -> None:
-    """Check the embedded sandbox, first healthy, then with faults, and write the reports."""
+    """Show the whole on embedded sandboxes: providers checked, a mapping validated, requests billed."""
     from roadworthy.cli.demo import run
 
-    run(out)
+    run(out, part)
 
 
 app.add_typer(secret_key_commands.app, name="secret-key")

@@ -16,6 +16,7 @@ from roadworthy.billing.service import Billing
 from roadworthy.billing.settings import read_settings
 from roadworthy.billing.store import endpoints
 from roadworthy.cli.operator import read
+from roadworthy.cli.options import Where
 from roadworthy.database import Database, shown_url
 from roadworthy.errors import ForbiddenTargetError, UsageError
 from roadworthy.http.guard import Guard
@@ -51,7 +52,7 @@ def collect(url: str | None, config: Path | None, providers: Sequence[str], *, o
             await stop.wait()
             _log.info("stopping")
 
-    read(settings.database_url, go, make=not once)
+    read(Where(settings.database_url), go, make=not once)
 
 
 def endpoint_set(url: str | None, provider: str, cost_url: str, *, key_env: str | None, no_key: bool) -> None:
@@ -89,7 +90,7 @@ def endpoint_set(url: str | None, provider: str, cost_url: str, *, key_env: str 
                 batch_size=batch_size,
             )
 
-    read(url, work)
+    read(Where(url), work)
     typer.echo(f"{provider} tells its costs at {wanted}", err=True)
 
 

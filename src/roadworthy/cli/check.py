@@ -88,7 +88,7 @@ class CheckCommand:
 
         console = Console(stderr=True, highlight=False, quiet=self.quiet)
         connection = AiohttpTransport(ca_file=settings.target.ca_file)
-        transport = adapted(connection, settings.adapter, provider.base_url)
+        transport = adapted(connection, settings.adapter, provider.base_url, provider.cost_endpoint)
         watch = Watch(console)
         try:
             return await session.check(provider, models, settings, checks, transport, baseline=known, watch=watch.model)
@@ -244,7 +244,10 @@ def _make_folders(reports: ReportsTable, *more: Path | None) -> None:
 def _warn_about_plain_http(provider: Target) -> None:
     from urllib.parse import urlsplit
 
-    host = urlsplit(provider.base_url).hostname or ""
-    local = host in ("localhost", "::1") or host.startswith("127.")
-    if provider.base_url.startswith("http://") and provider.api_key and not local:
-        typer.echo("warning: the API key goes over plain http, readable on the way; use https", err=True)
+    costs = provider.cost_endpoint
+    for url, key in ((provider.base_url, provider.api_key), *(((costs.url, costs.api_key),) if costs else ())):
+        host = urlsplit(url).hostname or ""
+        local = host in ("localhost", "::1") or host.startswith("127.")
+        if url.startswith("http://") and key and not local:
+            typer.echo("warning: the API key goes over plain http, readable on the way; use https", err=True)
+            return

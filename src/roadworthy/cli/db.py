@@ -7,26 +7,26 @@ from pathlib import Path
 
 import typer
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
 
+from roadworthy.cli.options import Where
 from roadworthy.database import async_url, migrate, migrated_to, shown_url
 from roadworthy.database import backup as backups
 from roadworthy.database.migrate import check_known, known_revisions
 from roadworthy.database.status import Status, look
-from roadworthy.errors import RoadworthyError, UsageError
+from roadworthy.errors import UsageError
 from roadworthy.mapping_api.settings import read_settings
 
 
-def upgrade(database: str | None, revision: str) -> None:
+def upgrade(where: Where, revision: str) -> None:
     """Bring the database forwards to a revision."""
-    url = _url(database)
-    _migrate(url, revision, back=False)
+    url = _url(where)
+    migrate(url, revision)
     typer.echo(f"{shown_url(url)} is at revision {migrated_to(url) or 'base'}")
 
 
-def downgrade(database: str | None, revision: str | None, *, yes: bool) -> None:
+def downgrade(where: Where, revision: str | None, *, yes: bool) -> None:
     """Bring the database back to a revision; by default, the one before."""
-    url = _url(database)
+    url = _url(where)
     current = migrated_to(url)
     check_known(current)
     if current is None:
@@ -41,49 +41,34 @@ def downgrade(database: str | None, revision: str | None, *, yes: bool) -> None:
             f"going back from {current} to {target} loses {lost}. Make a backup (`roadworthy db backup FILE`), "
             "then repeat with --yes"
         )
-    _migrate(url, target, back=True)
+    migrate(url, target, back=True)
     typer.echo(f"{shown_url(url)} is at revision {migrated_to(url) or 'base'}")
 
 
-def status(database: str | None, *, as_json: bool) -> None:
+def status(where: Where, *, as_json: bool) -> None:
     """Print where the database stands."""
-    found = look(_url(database))
+    found = look(_url(where))
     typer.echo(json.dumps(found.as_json(), indent=2) if as_json else _text(found))
 
 
-def backup(database: str | None, file: Path) -> None:
+def backup(where: Where, file: Path) -> None:
     """Write a backup and say what it holds."""
-    summary = backups.backup(_url(database), file)
+    summary = backups.backup(_url(where), file)
     if summary.left_out:
         typer.echo(f"left out, since they are not roadworthy's tables: {', '.join(summary.left_out)}", err=True)
     typer.echo(f"{file}: {sum(summary.rows.values())} rows of {len(summary.rows)} tables, revision {summary.revision}")
 
 
-def restore(database: str | None, file: Path) -> None:
+def restore(where: Where, file: Path) -> None:
     """Load a backup and say what came."""
-    url = _url(database)
-    try:
-        summary = backups.restore(url, file)
-    except DBAPIError as error:
-        raise _refused(url, error) from error
+    url = _url(where)
+    summary = backups.restore(url, file)
     typer.echo(f"{shown_url(url)}: restored {sum(summary.rows.values())} rows of {len(summary.rows)} tables")
 
 
-def _url(database: str | None) -> URL:
+def _url(where: Where) -> URL:
     """The database that was named, else the one that `serve` takes: a backup must not be of another."""
-    return async_url(read_settings({"database_url": database}).database_url)
-
-
-def _migrate(url: URL, revision: str, *, back: bool) -> None:
-    try:
-        migrate(url, revision, back=back)
-    except DBAPIError as error:
-        raise _refused(url, error) from error
-
-
-def _refused(url: URL, error: DBAPIError) -> RoadworthyError:
-    reason = str(error.orig).strip().partition("\n")[0]
-    return UsageError(f"{shown_url(url)} refused, and is as it was: {reason}; use a database of roadworthy's own")
+    return async_url(read_settings({"database_url": where.url}, where.config).database_url)
 
 
 def _text(found: Status) -> str:

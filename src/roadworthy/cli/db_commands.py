@@ -7,28 +7,21 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look after the services' database.")
+from roadworthy.cli.options import Config, Database, Json, Where
 
-DatabaseUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--database",
-        metavar="URL",
-        help="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME [default: as `serve` has it: "
-        "ROADWORTHY_DATABASE_URL, roadworthy.toml, sqlite:///roadworthy.db].",
-    ),
-]
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look after the services' database.")
 
 
 @app.command()
 def upgrade(
     revision: Annotated[str, typer.Argument(metavar="[REVISION]", help="How far.")] = "head",
-    database: DatabaseUrl = None,
+    database: Database = None,
+    config: Config = None,
 ) -> None:
     """Make the database, or bring its tables to the form this version needs. `serve` does so by itself."""
     from roadworthy.cli import db
 
-    db.upgrade(database, revision)
+    db.upgrade(Where(database, config), revision)
 
 
 @app.command()
@@ -36,30 +29,33 @@ def downgrade(
     revision: Annotated[
         str | None, typer.Argument(metavar="[REVISION]", help="How far; `base` is no tables [default: one step].")
     ] = None,
-    database: DatabaseUrl = None,
+    database: Database = None,
+    config: Config = None,
     yes: Annotated[bool, typer.Option("--yes", help="Yes, lose what the older form cannot hold.")] = False,
 ) -> None:
     """Take the tables back to an older form. What that form has no place for is lost: make a backup first."""
     from roadworthy.cli import db
 
-    db.downgrade(database, revision, yes=yes)
+    db.downgrade(Where(database, config), revision, yes=yes)
 
 
 @app.command()
 def status(
-    database: DatabaseUrl = None,
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    database: Database = None,
+    config: Config = None,
+    json: Json = False,
 ) -> None:
     """Say where the database is, at which revision, how large, and how many rows each table has."""
     from roadworthy.cli import db
 
-    db.status(database, as_json=json)
+    db.status(Where(database, config), as_json=json)
 
 
 @app.command()
 def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; an earlier backup there is replaced.")],
-    database: DatabaseUrl = None,
+    database: Database = None,
+    config: Config = None,
 ) -> None:
     """Write every row to one file, as of one moment, while the service goes on.
 
@@ -68,15 +64,16 @@ def backup(
     """
     from roadworthy.cli import db
 
-    db.backup(database, file)
+    db.backup(Where(database, config), file)
 
 
 @app.command()
 def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file made by `roadworthy db backup`.")],
-    database: DatabaseUrl = None,
+    database: Database = None,
+    config: Config = None,
 ) -> None:
     """Load a backup into a new or empty database: all of it, or nothing. It is never mixed with other rows."""
     from roadworthy.cli import db
 
-    db.restore(database, file)
+    db.restore(Where(database, config), file)

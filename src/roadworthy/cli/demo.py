@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -19,9 +20,9 @@ from roadworthy.conformance.plan import select
 from roadworthy.conformance.report import terminal
 from roadworthy.conformance.report.model import Report
 from roadworthy.conformance.settings import CheckSettings, ReportsTable
-from roadworthy.conformance.target import Target
+from roadworthy.conformance.target import CostEndpoint, Target
 from roadworthy.conformance.verdict import ExitCode
-from roadworthy.errors import RoadworthyError
+from roadworthy.errors import RoadworthyError, UsageError
 
 KEY = "sandbox-demo-key-not-a-secret"
 MODEL = "acme/chat-1"
@@ -30,16 +31,38 @@ FAULTS = (
     "chat.usage.total_wrong",
     "tools.arguments_object",
     "structured.fenced",
-    "request_id.missing_on_streams",
+    "billing.unknown_zero",
 )
 
 
-def run(out: Path) -> None:
-    """Check a healthy provider, one with a handful of faults, and one of every task; say where the reports are.
+PARTS = ("all", "check", "services")
 
-    Raises `RoadworthyError` when the sandbox does not behave: the healthy ones must pass, the faulty one fail.
+
+def run(out: Path, part: str = "all") -> None:
+    """Show what roadworthy does for a provider ("check"), for a hub ("services"), or "all" of it.
+
+    Raises `RoadworthyError` when the sandbox does not behave, `UsageError` for another part.
     """
+    if part not in PARTS:
+        raise UsageError(f"--part is one of {', '.join(PARTS)}; got {part!r}")
     console = Console(highlight=False)
+    if part != "services":
+        _checks(console, out)
+    if part == "check":
+        return
+    missing = [name for name in ("fastapi", "sqlalchemy") if importlib.util.find_spec(name) is None]
+    if missing and part == "all":
+        console.print(
+            "\nThe hub's side needs more: pip install 'roadworthy[server]', then roadworthy demo --part services"
+        )
+        return
+    from roadworthy.cli import demo_services
+
+    demo_services.run(console, out / "services", _sandbox, KEY)
+
+
+def _checks(console: Console, out: Path) -> None:
+    """Check a healthy provider, one with a handful of faults, and one of every task; say where the reports are."""
     out.mkdir(parents=True, exist_ok=True)
     console.rule("1. A healthy provider")
     healthy = _check(console, (), out / "healthy")
@@ -77,7 +100,8 @@ def _check(console: Console, faults: Sequence[str], out: Path, *, everything: bo
 async def _ask(console: Console, url: str, *, everything: bool) -> Report:
     from roadworthy.http.aiohttp_transport import AiohttpTransport
 
-    settings, target, transport = CheckSettings(), Target(url, KEY), AiohttpTransport()
+    settings, transport = CheckSettings(), AiohttpTransport()
+    target = Target(url, KEY, cost_endpoint=CostEndpoint(f"{url}/request-costs", KEY))
     watch = terminal.Watch(console)
     try:
         models = [MODEL]

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
@@ -105,7 +106,7 @@ def _table(outlines: Sequence[Outline], model: str) -> Table:
             table.add_row(item.probe.id, "-", "0", "-", f"not sent: {item.skipped}")
             continue
         request = (
-            f"{item.request.method} {item.request.path[:40]}"
+            f"{item.request.method} {urlsplit(item.request.path).path[:40]}"
             if item.request
             else "after " + ", ".join(needed.id for needed in item.probe.after)
         )

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
+from importlib import metadata
 from typing import NoReturn
 
 from roadworthy.errors import RoadworthyError, UsageError
 
-_EXTRAS = {
-    "server": "aiosqlite alembic apscheduler cryptography fastapi httptools huggingface_hub limits orjson "
-    "prometheus_client pydantic_settings sqlalchemy ssrfguard starlette structlog".split(),
-    "postgres": ["psycopg", "psycopg_pool"],
-}
-"""The packages of each extra, by their import names."""
+_EXTRAS = ("server", "postgres", "parquet")
+_COMES_WITH = {"starlette": "fastapi", "psycopg_pool": "psycopg"}
+"""Packages that we import, and that a package of an extra brings."""
+
+
+def extra_of(package: str) -> str | None:
+    """The extra of the services that brings a package, by its import name; None where none does."""
+    name = _COMES_WITH.get(package, package)
+    for requirement in metadata.requires("roadworthy") or ():
+        wanted, _, condition = requirement.partition(";")
+        extra = re.search(r"""extra == ['"](\w+)['"]""", condition)
+        found = re.match(r"[\w.-]+", wanted)
+        if extra and extra[1] in _EXTRAS and found and re.sub(r"[-.]", "_", found[0]) == name:
+            return extra[1]
+    return None
 
 
 def end(error: Exception) -> NoReturn:
@@ -27,12 +38,12 @@ def end(error: Exception) -> NoReturn:
     """
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
-        for extra, packages in _EXTRAS.items():
-            if package in packages:
-                error = UsageError(
-                    f"this command needs the package {package}, which is not installed; "
-                    f"pip install 'roadworthy[{extra}]' brings it"
-                )
+        extra = extra_of(package)
+        if extra is not None:
+            error = UsageError(
+                f"this command needs the package {package}, which is not installed; "
+                f"pip install 'roadworthy[{extra}]' brings it"
+            )
     if isinstance(error, RoadworthyError):
         sys.stderr.write(f"roadworthy: {error}\n")
         sys.exit(error.exit_code)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import typer
 from sqlalchemy.exc import DBAPIError
 
+from roadworthy.cli.options import Where
 from roadworthy.database import Database, head, migrate, migrated_to, shown_url
 from roadworthy.errors import ConfigError, UsageError
 from roadworthy.mapping_api.access import RANK, Role
@@ -21,12 +22,12 @@ from roadworthy.mapping_api.settings import read_settings
 Result = TypeVar("Result")
 
 
-def read(url: str | None, work: Callable[[Database], Awaitable[Result]], *, make: bool = False) -> Result:
+def read(where: Where, work: Callable[[Database], Awaitable[Result]], *, make: bool = False) -> Result:
     """What `work` returns. `make`: a database that is not there yet is made.
 
     Raises `ConfigError` for one that cannot be used as it is, `DatabaseUnavailableError` where it does not answer.
     """
-    database = Database(read_settings({"database_url": url}).database_url)
+    database = Database(read_settings({"database_url": where.url}, where.config).database_url)
 
     _ready(database, make=make)
 
@@ -42,14 +43,14 @@ def read(url: str | None, work: Callable[[Database], Awaitable[Result]], *, make
     return asyncio.run(go())
 
 
-def write(url: str | None, work: Callable[[Change], Awaitable[Result]], *, make: bool = False) -> Result:
+def write(where: Where, work: Callable[[Change], Awaitable[Result]], *, make: bool = False) -> Result:
     """What `work` returns, done as one change of the operator's: all of it or nothing."""
 
     async def go(database: Database) -> Result:
         async with change(database, OPERATOR) as opened:
             return await work(opened)
 
-    return read(url, go, make=make)
+    return read(where, go, make=make)
 
 
 def _ready(database: Database, *, make: bool) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 import typer
 
 from roadworthy.cli.operator import iso, read, role_of, show, write
+from roadworthy.cli.options import Where
 from roadworthy.database import Database
 from roadworthy.mapping_api.change import Change
 from roadworthy.mapping_api.store import organisations
 
 
-def create(url: str | None, name: str, providers: Sequence[str], admin: str | None) -> None:
+def create(where: Where, name: str, providers: Sequence[str], admin: str | None) -> None:
     """Create an organisation, with its providers and first administrator: all of it or nothing."""
 
     async def work(opened: Change) -> None:
@@ -23,7 +24,9 @@ def create(url: str | None, name: str, providers: Sequence[str], admin: str | No
         if admin is not None:
             await organisations.add_member(opened, organisation_id, admin, "admin")
 
-    write(url, work, make=True)
+    # First, since what cannot be made should not leave a new and empty database either.
+    organisations.check_names(name, providers, [] if admin is None else [admin])
+    write(where, work, make=True)
     _say(f"created the organisation {name}")
     if admin is None:
         _say(f"next, a member: roadworthy org add-member {name} NAME --role admin")
@@ -31,7 +34,7 @@ def create(url: str | None, name: str, providers: Sequence[str], admin: str | No
         _say(f"next, a token: roadworthy token create {name} {admin} --role admin --name laptop")
 
 
-def list_all(url: str | None, *, as_json: bool) -> None:
+def list_all(where: Where, *, as_json: bool) -> None:
     """Print the organisations."""
 
     async def work(database: Database) -> list[organisations.Organisation]:
@@ -47,19 +50,19 @@ def list_all(url: str | None, *, as_json: bool) -> None:
             "created": iso(each.created_at_us),
             "revoked": iso(each.revoked_at_us),
         }
-        for each in read(url, work)
+        for each in read(where, work)
     ]
     nothing = "there is no organisation yet: roadworthy org create NAME --provider SLUG --admin NAME"
     show(rows, ("name", "providers", "members", "preferred", "created", "revoked"), as_json=as_json, nothing=nothing)
 
 
-def revoke(url: str | None, name: str) -> None:
+def revoke(where: Where, name: str) -> None:
     """Revoke an organisation."""
-    write(url, lambda opened: organisations.revoke_organisation(opened, name))
+    write(where, lambda opened: organisations.revoke_organisation(opened, name))
     _say(f"revoked the organisation {name}; its tokens are refused from now on, and its name stays taken")
 
 
-def members(url: str | None, name: str, *, as_json: bool) -> None:
+def members(where: Where, name: str, *, as_json: bool) -> None:
     """Print an organisation's members."""
 
     async def work(database: Database) -> list[organisations.Member]:
@@ -67,13 +70,13 @@ def members(url: str | None, name: str, *, as_json: bool) -> None:
             return await organisations.list_members(connection, await organisations.find_organisation(connection, name))
 
     rows: list[dict[str, Any]] = [
-        {"name": each.name, "role": each.role, "since": iso(each.created_at_us)} for each in read(url, work)
+        {"name": each.name, "role": each.role, "since": iso(each.created_at_us)} for each in read(where, work)
     ]
     nothing = f"{name} has no member: roadworthy org add-member {name} NAME --role admin"
     show(rows, ("name", "role", "since"), as_json=as_json, nothing=nothing)
 
 
-def add_member(url: str | None, name: str, member: str, role: str) -> None:
+def add_member(where: Where, name: str, member: str, role: str) -> None:
     """Add a member."""
     wanted = role_of(role)
 
@@ -81,12 +84,12 @@ def add_member(url: str | None, name: str, member: str, role: str) -> None:
         organisation_id = await organisations.find_organisation(opened.connection, name)
         await organisations.add_member(opened, organisation_id, member, wanted)
 
-    write(url, work)
+    write(where, work)
     _say(f"added {member} to {name} with the role {role}")
     _say(f"next, a token: roadworthy token create {name} {member} --role {role} --name laptop")
 
 
-def remove_member(url: str | None, name: str, member: str) -> None:
+def remove_member(where: Where, name: str, member: str) -> None:
     """Remove a member. The operator may remove the last administrator too."""
 
     async def work(opened: Change) -> None:
@@ -95,11 +98,11 @@ def remove_member(url: str | None, name: str, member: str) -> None:
         )
         await organisations.remove_member(opened, found, keep_an_admin=False)
 
-    write(url, work)
+    write(where, work)
     _say(f"removed {member} from {name}; his tokens are refused from now on")
 
 
-def set_role(url: str | None, name: str, member: str, role: str) -> None:
+def set_role(where: Where, name: str, member: str, role: str) -> None:
     """Change a member's role. The operator may demote the last administrator too."""
     wanted = role_of(role)
 
@@ -109,30 +112,30 @@ def set_role(url: str | None, name: str, member: str, role: str) -> None:
         )
         await organisations.set_role(opened, found, wanted, keep_an_admin=False)
 
-    write(url, work)
+    write(where, work)
     _say(f"{member} of {name} has the role {role} now; a token of more than that counts as {role}")
 
 
-def prefer(url: str | None, name: str, providers: Sequence[str]) -> None:
+def prefer(where: Where, name: str, providers: Sequence[str]) -> None:
     """Set the order of providers for the policy `preferred`."""
-    write(url, lambda opened: organisations.prefer(opened, name, providers))
+    write(where, lambda opened: organisations.prefer(opened, name, providers))
     _say(f"{name} prefers {', then '.join(providers)}" if providers else f"{name} prefers no provider now")
 
 
-def provider_add(url: str | None, name: str, slug: str, in_clients: bool | None) -> None:
+def provider_add(where: Where, name: str, slug: str, in_clients: bool | None) -> None:
     """Give an organisation one more provider."""
 
     async def work(opened: Change) -> None:
         organisation_id = await organisations.find_organisation(opened.connection, name)
         await organisations.create_provider(opened, slug, organisation_id, in_clients=in_clients)
 
-    write(url, work)
+    write(where, work)
     _say(f"{name} has the provider {slug} now; its mappings are at /api/partners/{slug}/models")
 
 
-def provider_set(url: str | None, slug: str, in_clients: bool) -> None:
+def provider_set(where: Where, slug: str, in_clients: bool) -> None:
     """Say whether the official clients know a provider."""
-    write(url, lambda opened: organisations.set_in_clients(opened, slug, in_clients))
+    write(where, lambda opened: organisations.set_in_clients(opened, slug, in_clients))
     _say(f"{slug} is {'a name' if in_clients else 'no name'} that the official clients know")
 
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from roadworthy.cli.options import Config, Database, Json, Where
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -14,16 +16,6 @@ app = typer.Typer(
 provider_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The providers of an organisation.")
 app.add_typer(provider_app, name="provider")
 
-Database = Annotated[
-    str | None,
-    typer.Option(
-        "--database",
-        metavar="URL",
-        help="SQLite or PostgreSQL [default: as `serve` has it: ROADWORTHY_DATABASE_URL, roadworthy.toml, "
-        "sqlite:///roadworthy.db].",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 Org = Annotated[str, typer.Argument(metavar="ORG", help="The organisation's name.")]
 Member = Annotated[str, typer.Argument(metavar="MEMBER", help="The member's name.")]
 Slug = Annotated[str, typer.Argument(metavar="SLUG", help="The provider's slug.")]
@@ -43,35 +35,36 @@ def create(
     ] = None,
     admin: Annotated[str | None, typer.Option("--admin", metavar="NAME", help="Its first administrator.")] = None,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Create an organisation. Makes the database if there is none."""
     from roadworthy.cli import org
 
-    org.create(database, name, provider or [], admin)
+    org.create(Where(database, config), name, provider or [], admin)
 
 
 @app.command("list")
-def list_all(json: Json = False, database: Database = None) -> None:
+def list_all(json: Json = False, database: Database = None, config: Config = None) -> None:
     """List the organisations."""
     from roadworthy.cli import org
 
-    org.list_all(database, as_json=json)
+    org.list_all(Where(database, config), as_json=json)
 
 
 @app.command()
-def revoke(name: Org, database: Database = None) -> None:
+def revoke(name: Org, database: Database = None, config: Config = None) -> None:
     """Revoke an organisation: none of its tokens works from now on."""
     from roadworthy.cli import org
 
-    org.revoke(database, name)
+    org.revoke(Where(database, config), name)
 
 
 @app.command()
-def members(name: Org, json: Json = False, database: Database = None) -> None:
+def members(name: Org, json: Json = False, database: Database = None, config: Config = None) -> None:
     """List an organisation's members."""
     from roadworthy.cli import org
 
-    org.members(database, name, as_json=json)
+    org.members(Where(database, config), name, as_json=json)
 
 
 @app.command("add-member")
@@ -80,19 +73,20 @@ def add_member(
     member: Member,
     role: Annotated[str, typer.Option("--role", metavar="ROLE", help="read, write or admin.")] = "read",
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Add a member."""
     from roadworthy.cli import org
 
-    org.add_member(database, name, member, role)
+    org.add_member(Where(database, config), name, member, role)
 
 
 @app.command("remove-member")
-def remove_member(name: Org, member: Member, database: Database = None) -> None:
+def remove_member(name: Org, member: Member, database: Database = None, config: Config = None) -> None:
     """Remove a member; his tokens end with it."""
     from roadworthy.cli import org
 
-    org.remove_member(database, name, member)
+    org.remove_member(Where(database, config), name, member)
 
 
 @app.command("set-role")
@@ -101,11 +95,12 @@ def set_role(
     member: Member,
     role: Annotated[str, typer.Argument(metavar="ROLE", help="read, write or admin.")],
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Change a member's role."""
     from roadworthy.cli import org
 
-    org.set_role(database, name, member, role)
+    org.set_role(Where(database, config), name, member, role)
 
 
 @app.command()
@@ -115,19 +110,22 @@ def prefer(
         list[str] | None, typer.Argument(metavar="[SLUG]...", help="Best first; none ends the preference.")
     ] = None,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Set the order of providers for the policy `preferred`."""
     from roadworthy.cli import org
 
-    org.prefer(database, name, providers or [])
+    org.prefer(Where(database, config), name, providers or [])
 
 
 @provider_app.command("add")
-def provider_add(name: Org, slug: Slug, in_clients: InClients = None, database: Database = None) -> None:
+def provider_add(
+    name: Org, slug: Slug, in_clients: InClients = None, database: Database = None, config: Config = None
+) -> None:
     """Give an organisation one more provider."""
     from roadworthy.cli import org
 
-    org.provider_add(database, name, slug, in_clients)
+    org.provider_add(Where(database, config), name, slug, in_clients)
 
 
 @provider_app.command("set")
@@ -137,8 +135,9 @@ def provider_set(
         bool, typer.Option("--in-clients/--no-in-clients", help="Whether the official clients know the slug.")
     ],
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Say whether the official clients know a provider. One they do not know is never named first."""
     from roadworthy.cli import org
 
-    org.provider_set(database, slug, in_clients)
+    org.provider_set(Where(database, config), slug, in_clients)

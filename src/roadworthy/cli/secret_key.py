@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from roadworthy.cli import operator
+from roadworthy.cli.options import Where
 from roadworthy.errors import ConfigError
 from roadworthy.mapping_api.change import Change
 from roadworthy.mapping_api.settings import ServiceSettings
@@ -18,7 +19,7 @@ def reseal(settings: ServiceSettings) -> None:
     sealer = Sealer(settings.secret_key.get_secret_value() if settings.secret_key else None)
     if not sealer.ready:
         raise ConfigError(f"{VARIABLE} is not set; {HOW_TO_SET}")
-    done = operator.write(settings.database_url, lambda opened: _reseal(opened, sealer))
+    done = operator.write(Where(settings.database_url), lambda opened: _reseal(opened, sealer))
     typer.echo(f"{done} encrypted anew; all secrets are under the first key now, and the others can be dropped")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
+
+from roadworthy.cli.options import Config, Database
 
 app = typer.Typer(no_args_is_help=True, help="The key that secrets in the database are encrypted with.")
 
@@ -18,19 +18,9 @@ def new() -> None:
 
 
 @app.command()
-def reseal(
-    database: Annotated[
-        str | None,
-        typer.Option(
-            "--database",
-            metavar="URL",
-            help="SQLite or PostgreSQL [default: as `serve` has it: ROADWORTHY_DATABASE_URL, roadworthy.toml, "
-            "sqlite:///roadworthy.db].",
-        ),
-    ] = None,
-) -> None:
+def reseal(database: Database = None, config: Config = None) -> None:
     """Encrypt every stored secret anew with the first key of ROADWORTHY_SECRET_KEY; then drop the other keys."""
     from roadworthy.cli import secret_key
     from roadworthy.mapping_api.settings import read_settings
 
-    secret_key.reseal(read_settings({"database_url": database}))
+    secret_key.reseal(read_settings({"database_url": database}, config))

@@ -15,13 +15,15 @@ from typing import Any
 
 import typer
 import uvicorn
-from sqlalchemy.exc import DBAPIError
 
 from roadworthy import logs
+from roadworthy.billing.reconcile.watch import LOOK_S, LedgerWatch
 from roadworthy.billing.service import Billing
+from roadworthy.billing.settings import TABLE as BILLING
 from roadworthy.billing.settings import BillingSettings
-from roadworthy.billing.settings import read_settings as billing_settings
-from roadworthy.billing.settings import shown_rows as billing_rows
+from roadworthy.billing.settings import gather as gather_billing
+from roadworthy.cli.billing_prices import Capturing
+from roadworthy.cli.billing_wiring import probes_noted, usage_routes
 from roadworthy.database import Database, migrate, shown_url
 from roadworthy.errors import UsageError
 from roadworthy.mapping_api.api.app import create_app
@@ -38,22 +40,22 @@ from roadworthy.validator.metrics import ValidatorMetrics
 from roadworthy.validator.pages import router as status_pages
 from roadworthy.validator.publish import Finished
 from roadworthy.validator.service import Validator
+from roadworthy.validator.settings import TABLE as VALIDATOR
 from roadworthy.validator.settings import ValidatorSettings, read_alert_settings
-from roadworthy.validator.settings import read_settings as validator_settings
-from roadworthy.validator.settings import shown_rows as validator_rows
+from roadworthy.validator.settings import gather as gather_validation
 
 _log = logs.get("roadworthy.serve")
 
 
 def run(flags: Mapping[str, Any], config: Path | None, *, show_settings: bool) -> None:
     """Read the settings; show them, or serve with them."""
-    found = gather(flags, config)
-    for warning in found.warnings:
+    found, validation, billing = gather(flags, config), gather_validation(config), gather_billing(config)
+    for warning in (*found.warnings, *validation.warnings, *billing.warnings):
         typer.echo(f"roadworthy: {warning}", err=True)
     if show_settings:
-        _show([*found.rows(), *validator_rows(config), *billing_rows(config)])
+        _show([*found.rows(), *validation.rows(f"{VALIDATOR}."), *billing.rows(f"{BILLING}.")])
     else:
-        serve(found.settings, validator_settings(config), read_alert_settings(config), billing_settings(config))
+        serve(found.settings, validation.settings, read_alert_settings(config), billing.settings)
 
 
 def serve(
@@ -65,14 +67,7 @@ def serve(
     """Create or migrate the database, then serve until interrupted. The first line printed is the base URL."""
     logs.configure(settings.log_format, settings.log_level, settings.secrets())
     database = Database(settings.database_url)
-    try:
-        migrate(database.url)
-    except DBAPIError as error:
-        reason = str(error.orig).strip().partition("\n")[0]
-        raise UsageError(
-            f"the database {shown_url(database.url)} cannot be used: {logs.hide(reason)}. "
-            "Start it, or name another one with ROADWORTHY_DATABASE_URL"
-        ) from None
+    migrate(database.url)
     service = Service(database, _catalogue(settings), settings)
     try:
         bound = listen(settings.host, settings.port)
@@ -112,12 +107,20 @@ def server_config(
     service.ticks.every("alerts", 1.0, alerter.tick)
     beside: list[AbstractAsyncContextManager[Any]] = [_Stopping(alerter)]
     if service.settings.validator:
-        beside.append(_validator(service, validation, metrics))
+        beside.append(_validator(service, validation, metrics, billing or BillingSettings()))
     if service.settings.billing:
         allow_private = service.settings.allow_private_targets
         beside.append(Billing(service.database, service.sealer, billing, allow_private=allow_private))
+        beside.append(Capturing(service.database, service.sealer, allow_private=allow_private))
+        watch = LedgerWatch(service.database)
+        service.metric_sources.append(watch)
+        service.ticks.every("look through the ledger", LOOK_S, watch.tick, first_after_s=LOOK_S)
     return uvicorn.Config(
-        create_app(service, routers=[endpoint_routes, status_pages(service.database)], beside=beside),
+        create_app(
+            service,
+            routers=[endpoint_routes, status_pages(service.database), usage_routes(service)],
+            beside=beside,
+        ),
         # The validator reads arrival times from sockets of Python's own loop; uvloop is quicker, but hides them.
         loop="asyncio" if service.settings.validator else "auto",
         log_config=None,
@@ -182,7 +185,9 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _validator(service: Service, settings: ValidatorSettings, metrics: ValidatorMetrics) -> Validator:
+def _validator(
+    service: Service, settings: ValidatorSettings, metrics: ValidatorMetrics, billing: BillingSettings
+) -> Validator:
     def published(finished: Sequence[Finished], seconds: float) -> None:
         metrics.published(finished, seconds)
         service.deliverer.wake()
@@ -193,6 +198,7 @@ def _validator(service: Service, settings: ValidatorSettings, metrics: Validator
         settings,
         allow_private=service.settings.allow_private_targets,
         published=published,
+        noted=probes_noted(billing.validator_payer),
     )
 
 

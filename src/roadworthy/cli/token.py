@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from roadworthy.cli.operator import iso, read, role_of, show, write
+from roadworthy.cli.options import Where
 from roadworthy.database import Database
 from roadworthy.mapping_api.change import Change
 from roadworthy.mapping_api.store import organisations
@@ -12,7 +13,7 @@ from roadworthy.mapping_api.store import organisations
 _COLUMNS = ("id", "organisation", "member", "name", "role", "shown", "created", "expires", "last_used", "revoked")
 
 
-def create(url: str | None, org: str, member: str, *, name: str, role: str, expires_in_days: int | None) -> None:
+def create(where: Where, org: str, member: str, *, name: str, role: str, expires_in_days: int | None) -> None:
     """Print a new token, alone, on standard output; what is to be said of it goes to standard error."""
     wanted = role_of(role)
 
@@ -21,7 +22,7 @@ def create(url: str | None, org: str, member: str, *, name: str, role: str, expi
         found = await organisations.find_member(opened.connection, organisation_id, member)
         return await organisations.issue_token(opened, found.id, name, wanted, expires_in_days)
 
-    made = write(url, work)
+    made = write(where, work)
     ends = iso(made.record.expires_at_us)
     typer.echo(
         f"token {made.record.id} of {org}/{member}, role {role}, {f'ends {ends}' if ends else 'does not end'}. "
@@ -31,7 +32,7 @@ def create(url: str | None, org: str, member: str, *, name: str, role: str, expi
     typer.echo(made.text)
 
 
-def list_all(url: str | None, org: str | None, *, as_json: bool) -> None:
+def list_all(where: Where, org: str | None, *, as_json: bool) -> None:
     """Print the tokens, without their secrets."""
 
     async def work(database: Database) -> list[organisations.Token]:
@@ -52,13 +53,13 @@ def list_all(url: str | None, org: str | None, *, as_json: bool) -> None:
             "last_used": iso(each.last_used_at_us),
             "revoked": iso(each.revoked_at_us),
         }
-        for each in read(url, work)
+        for each in read(where, work)
     ]
     nothing = "there is no token yet: roadworthy token create ORG MEMBER --role write --name ci"
     show(rows, _COLUMNS, as_json=as_json, nothing=nothing)
 
 
-def revoke(url: str | None, token_id: str) -> None:
+def revoke(where: Where, token_id: str) -> None:
     """Revoke a token."""
-    token = write(url, lambda opened: organisations.revoke_token(opened, token_id))
+    token = write(where, lambda opened: organisations.revoke_token(opened, token_id))
     typer.echo(f"revoked the token {token.name!r} of {token.organisation}/{token.member}", err=True)

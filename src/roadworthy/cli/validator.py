@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
-from sqlalchemy.exc import DBAPIError
 
 from roadworthy import logs
+from roadworthy.billing.settings import read_settings as billing_settings
+from roadworthy.cli.billing_wiring import probes_noted
 from roadworthy.cli.operator import iso, read, show, write
+from roadworthy.cli.options import Where
 from roadworthy.config import validate
 from roadworthy.database import Database, batched, migrate, shown_url
 from roadworthy.errors import ConfigError, ForbiddenTargetError, UsageError
@@ -48,17 +50,14 @@ _POLL_S = 0.2
 _log = logs.get("roadworthy.validator")
 
 
-def run(url: str | None, config: Path | None) -> None:
+def run(where: Where) -> None:
     """Validate until interrupted."""
-    settings = service_settings({"database_url": url}, config)
-    validation = read_settings(config)
+    settings = service_settings({"database_url": where.url}, where.config)
+    validation = read_settings(where.config)
+    payer = billing_settings(where.config).validator_payer
     logs.configure(settings.log_format, settings.log_level, settings.secrets())
     database = Database(settings.database_url)
-    try:
-        migrate(database.url)
-    except DBAPIError as error:
-        reason = str(error.orig).strip().partition("\n")[0]
-        raise UsageError(f"the database {shown_url(database.url)} cannot be used: {logs.hide(reason)}") from None
+    migrate(database.url)
 
     async def go() -> None:
         stop = asyncio.Event()
@@ -66,7 +65,13 @@ def run(url: str | None, config: Path | None) -> None:
             with contextlib.suppress(NotImplementedError):  # on Windows Ctrl-C raises KeyboardInterrupt
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
         try:
-            async with Validator(database, _sealer(settings), validation, allow_private=settings.allow_private_targets):
+            async with Validator(
+                database,
+                _sealer(settings),
+                validation,
+                allow_private=settings.allow_private_targets,
+                noted=probes_noted(payer),
+            ):
                 typer.echo(f"validating on {shown_url(database.url)}. Stop with Ctrl-C.", err=True)
                 await stop.wait()
                 _log.info("stopping")
@@ -77,22 +82,27 @@ def run(url: str | None, config: Path | None) -> None:
     _log.info("stopped")
 
 
-def once(
-    url: str | None, config: Path | None, provider: str | None, ids: Sequence[str], *, force: bool, as_json: bool
-) -> NoReturn:
+def once(where: Where, provider: str | None, ids: Sequence[str], *, force: bool, as_json: bool) -> NoReturn:
     """Validate what is due, or what was asked for, and leave with the verdict's exit code."""
-    settings = service_settings({"database_url": url}, config)
-    validation = read_settings(config)
+    settings = service_settings({"database_url": where.url}, where.config)
+    validation = read_settings(where.config)
+    payer = billing_settings(where.config).validator_payer
     logs.configure(settings.log_format, settings.log_level, settings.secrets())
 
     async def go(database: Database) -> list[dict[str, Any]]:
-        validator = Validator(database, _sealer(settings), validation, allow_private=settings.allow_private_targets)
+        validator = Validator(
+            database,
+            _sealer(settings),
+            validation,
+            allow_private=settings.allow_private_targets,
+            noted=probes_noted(payer),
+        )
         try:
             return await _once(database, validator, provider, ids, force=force)
         finally:
             await validator.stop()
 
-    rows = read(url, go)
+    rows = read(where, go)
     nothing = "nothing is due; --force validates at once what is not"
     show(
         rows, ("mapping", "provider", "task", "source", "result", "class", "summary"), as_json=as_json, nothing=nothing
@@ -153,7 +163,7 @@ def _verdict_row(row: Any, run: Any, barred: str | None) -> dict[str, Any]:
     return shown | {"result": run.result, "class": run.error_class, "summary": run.summary}
 
 
-def status(url: str | None, *, as_json: bool) -> None:
+def status(where: Where, *, as_json: bool) -> None:
     """Print counts by provider and state, and how the validator itself is."""
 
     async def work(database: Database) -> dict[str, Any]:
@@ -184,7 +194,7 @@ def status(url: str | None, *, as_json: bool) -> None:
             ],
         }
 
-    found = read(url, work)
+    found = read(where, work)
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
@@ -230,7 +240,7 @@ def _notes(registered: Registered | None, now_us: int) -> list[str]:
     return notes
 
 
-def history(url: str | None, mapping_id: str, limit: int, *, as_json: bool) -> None:
+def history(where: Where, mapping_id: str, limit: int, *, as_json: bool) -> None:
     """Print the last runs of a mapping."""
 
     async def work(database: Database) -> list[Any]:
@@ -252,7 +262,7 @@ def history(url: str | None, mapping_id: str, limit: int, *, as_json: bool) -> N
             "summary": run.summary,
         }
         | ({"findings": run.findings} if as_json else {})
-        for run in read(url, work)
+        for run in read(where, work)
     ]
     columns = ("at", "result", "class", "first_token_s", "tokens_per_s", "total_s", "requests", "summary")
     show(rows, columns, as_json=as_json, nothing=f"{mapping_id} was not validated yet")
@@ -262,14 +272,14 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def recording(url: str | None, mapping_id: str, out: Path, *, failing: bool) -> None:
+def recording(where: Where, mapping_id: str, out: Path, *, failing: bool) -> None:
     """Write a recording of a mapping for `roadworthy replay`."""
 
     async def work(database: Database) -> bytes | None:
         async with database.reading() as connection:
             return await overview.recording(connection, mapping_id, failing=failing)
 
-    packed = read(url, work)
+    packed = read(where, work)
     kind, other = ("failing", "passing") if failing else ("passing", "failing")
     if packed is None:
         raise UsageError(f"there is no recording of a {kind} run of {mapping_id}; try --{other}")
@@ -284,7 +294,7 @@ def recording(url: str | None, mapping_id: str, out: Path, *, failing: bool) -> 
     _say(f"wrote {out}; judge it again: roadworthy replay {out} --lens hub")
 
 
-def due(url: str | None, limit: int, *, as_json: bool) -> None:
+def due(where: Where, limit: int, *, as_json: bool) -> None:
     """Print what is due next."""
 
     async def work(database: Database) -> list[dict[str, Any]]:
@@ -306,24 +316,27 @@ def due(url: str | None, limit: int, *, as_json: bool) -> None:
 
     columns = ("due", "why", "now", "mapping", "provider", "task", "source", "state")
     nothing = "nothing will be validated: no provider with a mapping has an API registered (validator endpoint set)"
-    show(read(url, work), columns, as_json=as_json, nothing=nothing)
+    show(read(where, work), columns, as_json=as_json, nothing=nothing)
 
 
-def pause(url: str | None, which: str) -> None:
+def pause(where: Where, which: str) -> None:
     """Suspend a mapping, or all of a provider's."""
 
     async def work(opened: Change) -> int:
         rows = await _rows(opened, which)
         if not _is_mapping(which):
             await endpoints.set_paused(opened, which, paused=True)
-        return await overview.suspend(opened, rows, read_settings().policy().periods, "suspended by the operator")
+        return await overview.suspend(
+            opened, rows, read_settings(where.config).policy().periods, "suspended by the operator"
+        )
 
     _say(
-        f"{_count(write(url, work))} suspended: off the active list and not validated until `validator resume {which}`"
+        f"{_count(write(where, work))} suspended: off the active list and not validated until "
+        f"`validator resume {which}`"
     )
 
 
-def resume(url: str | None, which: str) -> None:
+def resume(where: Where, which: str) -> None:
     """End a suspension."""
 
     async def work(opened: Change) -> int:
@@ -332,9 +345,9 @@ def resume(url: str | None, which: str) -> None:
             await endpoints.set_paused(opened, which, paused=False)
         elif any(row.paused_at_us is not None for row in rows):
             raise UsageError(f"the whole provider is suspended; resume it: validator resume {rows[0].provider}")
-        return await overview.resume(opened, rows, read_settings().policy().periods)
+        return await overview.resume(opened, rows, read_settings(where.config).policy().periods)
 
-    _say(f"{_count(write(url, work))} resumed: validated at once, and listed again with the first pass")
+    _say(f"{_count(write(where, work))} resumed: validated at once, and listed again with the first pass")
 
 
 def _count(number: int) -> str:
@@ -355,7 +368,7 @@ async def _rows(opened: Change, which: str) -> list[Any]:
     return await overview.known(opened.connection, provider=which)
 
 
-def quiet(url: str | None, provider: str, duration: str) -> None:
+def quiet(where: Where, provider: str, duration: str) -> None:
     """Announce maintenance of a provider, or end it."""
     match = re.fullmatch(r"(\d{1,9})([smhd]?)", duration.strip())
     seconds = int(match[1]) * _UNITS[match[2] or "s"] if match else -1
@@ -368,12 +381,12 @@ def quiet(url: str | None, provider: str, duration: str) -> None:
         await endpoints.set_quiet(opened, provider, until_us)
         return iso(until_us)
 
-    until = write(url, work)
+    until = write(where, work)
     _say(f"maintenance of {provider} until {until}: its failures alert nobody" if until else f"{provider}: over")
 
 
 def endpoint_set(
-    url: str | None,
+    where: Where,
     provider: str,
     base_url: str,
     *,
@@ -383,7 +396,7 @@ def endpoint_set(
     options: Path | None,
 ) -> None:
     """Register a provider's API, or change it."""
-    settings = service_settings({"database_url": url})
+    settings = service_settings({"database_url": where.url}, where.config)
     if key_env and no_key:
         raise UsageError("--key-env and --no-key exclude each other")
     wanted_url = base_url_of(base_url)
@@ -406,7 +419,7 @@ def endpoint_set(
         wanted = Wanted(wanted_url, key, key is None and not no_key, kept_options, kept_running)
         return before, await endpoints.register(opened, sealer, provider, wanted)
 
-    before, after = write(url, work)
+    before, after = write(where, work)
     _say(f"{provider} is at {after.base_url}; its mappings are validated at once")
     if before and before.key_sealed and not after.key_sealed and not no_key:
         _say("the key was for another origin and is forgotten; give it again with --key-env")
@@ -430,7 +443,7 @@ def _options(path: Path | None) -> EndpointOptions | None:
     return validate(EndpointOptions, values, str(path))
 
 
-def endpoint_show(url: str | None, provider: str | None, *, as_json: bool) -> None:
+def endpoint_show(where: Where, provider: str | None, *, as_json: bool) -> None:
     """Print the registered APIs."""
 
     async def work(database: Database) -> list[Registered]:
@@ -454,16 +467,16 @@ def endpoint_show(url: str | None, provider: str | None, *, as_json: bool) -> No
             "quiet_until": iso(each.quiet_until_us),
         }
         | ({"options": each.options.model_dump(mode="json", exclude_defaults=True)} if as_json else {})
-        for each in read(url, work)
+        for each in read(where, work)
     ]
     columns = ("provider", "url", "key", "max_running", "paused", "down", "quiet_until")
     nothing = "no API is registered: roadworthy validator endpoint set PROVIDER --url URL --key-env NAME"
     show(rows, columns, as_json=as_json, nothing=nothing)
 
 
-def endpoint_remove(url: str | None, provider: str) -> None:
+def endpoint_remove(where: Where, provider: str) -> None:
     """Forget a provider's API and key."""
-    if not write(url, lambda opened: endpoints.remove(opened, provider)):
+    if not write(where, lambda opened: endpoints.remove(opened, provider)):
         raise UsageError(_unregistered(provider))
     _say(f"the API of {provider} and its key are forgotten; its mappings are not validated any more")
 

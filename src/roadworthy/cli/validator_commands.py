@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from roadworthy.cli import alert_commands
+from roadworthy.cli.options import Config, Database, Json, Where
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,19 +21,6 @@ endpoint_app = typer.Typer(
 app.add_typer(endpoint_app, name="endpoint")
 app.add_typer(alert_commands.app, name="alert")
 
-Database = Annotated[
-    str | None,
-    typer.Option(
-        "--database",
-        metavar="URL",
-        help="SQLite or PostgreSQL [default: ROADWORTHY_DATABASE_URL, else sqlite:///roadworthy.db].",
-    ),
-]
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", help="Settings file [default: roadworthy.toml, if it has [server] or [validator]]."),
-]
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="The provider's slug.")]
 MappingId = Annotated[str, typer.Argument(metavar="MAPPING_ID", help="The mapping's id.")]
 Which = Annotated[str, typer.Argument(metavar="PROVIDER|MAPPING_ID", help="A provider's slug or a mapping's id.")]
@@ -43,7 +31,7 @@ def run(database: Database = None, config: Config = None) -> None:
     """Validate until interrupted, without serving anything. Makes and migrates the database by itself."""
     from roadworthy.cli import validator
 
-    validator.run(database, config)
+    validator.run(Where(database, config))
 
 
 @app.command()
@@ -60,15 +48,15 @@ def once(
     """Validate what is due, publish the verdicts and print them. Exit code 1 if any mapping fails, 3 if one is open."""
     from roadworthy.cli import validator
 
-    validator.once(database, config, provider, mapping or [], force=force, as_json=json)
+    validator.once(Where(database, config), provider, mapping or [], force=force, as_json=json)
 
 
 @app.command()
-def status(json: Json = False, database: Database = None) -> None:
+def status(json: Json = False, database: Database = None, config: Config = None) -> None:
     """Show how the mappings are, by provider, and how the validator is."""
     from roadworthy.cli import validator
 
-    validator.status(database, as_json=json)
+    validator.status(Where(database, config), as_json=json)
 
 
 @app.command()
@@ -77,11 +65,12 @@ def history(
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="So many of the last runs.")] = 20,
     json: Json = False,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Show the last runs of a mapping."""
     from roadworthy.cli import validator
 
-    validator.history(database, mapping, limit, as_json=json)
+    validator.history(Where(database, config), mapping, limit, as_json=json)
 
 
 @app.command()
@@ -92,11 +81,12 @@ def recording(
         bool, typer.Option("--failing/--passing", help="The latest run that failed, or that passed.")
     ] = True,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Write what was exchanged in a mapping's latest failing or passing run, for `roadworthy replay`."""
     from roadworthy.cli import validator
 
-    validator.recording(database, mapping, out, failing=failing)
+    validator.recording(Where(database, config), mapping, out, failing=failing)
 
 
 @app.command()
@@ -104,27 +94,28 @@ def due(
     limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="So many of the next.")] = 20,
     json: Json = False,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Show what is due next, soonest first."""
     from roadworthy.cli import validator
 
-    validator.due(database, limit, as_json=json)
+    validator.due(Where(database, config), limit, as_json=json)
 
 
 @app.command()
-def pause(which: Which, database: Database = None) -> None:
+def pause(which: Which, database: Database = None, config: Config = None) -> None:
     """Suspend a mapping, or all of a provider's: off the active list, and not validated."""
     from roadworthy.cli import validator
 
-    validator.pause(database, which)
+    validator.pause(Where(database, config), which)
 
 
 @app.command()
-def resume(which: Which, database: Database = None) -> None:
+def resume(which: Which, database: Database = None, config: Config = None) -> None:
     """End a suspension. A mapping comes back with the first validation that it passes, which is due at once."""
     from roadworthy.cli import validator
 
-    validator.resume(database, which)
+    validator.resume(Where(database, config), which)
 
 
 @app.command()
@@ -132,11 +123,12 @@ def quiet(
     provider: Provider,
     duration: Annotated[str, typer.Option("--for", metavar="TIME", help="For how long: 90s, 30m, 2h, 1d; 0 ends it.")],
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Announce maintenance: for that long a provider's failures alert nobody."""
     from roadworthy.cli import validator
 
-    validator.quiet(database, provider, duration)
+    validator.quiet(Where(database, config), provider, duration)
 
 
 @endpoint_app.command("set")
@@ -156,6 +148,7 @@ def endpoint_set(
         typer.Option("--options", metavar="FILE", help="TOML with apis, adapter, jobs, request_id_header, timeout_s."),
     ] = None,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Register a provider's API, or change it. Its mappings are validated at once.
 
@@ -164,7 +157,7 @@ def endpoint_set(
     from roadworthy.cli import validator
 
     validator.endpoint_set(
-        database, provider, url, key_env=key_env, no_key=no_key, max_running=max_running, options=options
+        Where(database, config), provider, url, key_env=key_env, no_key=no_key, max_running=max_running, options=options
     )
 
 
@@ -173,16 +166,17 @@ def endpoint_show(
     provider: Annotated[str | None, typer.Argument(metavar="[PROVIDER]", help="Its slug; without it, all.")] = None,
     json: Json = False,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Show the registered APIs, without their keys."""
     from roadworthy.cli import validator
 
-    validator.endpoint_show(database, provider, as_json=json)
+    validator.endpoint_show(Where(database, config), provider, as_json=json)
 
 
 @endpoint_app.command("remove")
-def endpoint_remove(provider: Provider, database: Database = None) -> None:
+def endpoint_remove(provider: Provider, database: Database = None, config: Config = None) -> None:
     """Forget a provider's API and key. Its mappings are not validated any more."""
     from roadworthy.cli import validator
 
-    validator.endpoint_remove(database, provider)
+    validator.endpoint_remove(Where(database, config), provider)

@@ -26,7 +26,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
 
 import roadworthy
-from roadworthy.database.failures import shown_url
+from roadworthy.database.failures import shown_url, told_all
 from roadworthy.database.migrate import (
     check_known,
     current_revision,
@@ -123,7 +123,7 @@ def restore(url: URL, path: Path) -> Summary:
         layout = _layout(summary.revision)
         if {table: list(columns) for table, columns in layout.tables.items()} != backup_file.columns:
             raise BackupError(f"{path} does not have the tables and columns of revision {summary.revision}")
-        with opened(url, make=True) as connection:
+        with told_all(url), opened(url, make=True) as connection:
             take_turn(connection)
             _check_empty(connection, url)
             if current_revision(connection) != summary.revision:

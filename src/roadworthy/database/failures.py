@@ -40,6 +40,7 @@ _REMEDIES = {  # part of a driver's message -> what to do; these do not pass by 
     "permission denied": "the user needs the right to make and use tables there",
     "no schema has been selected": "the user needs the right to make and use tables there",
     "must be owner": "use the user that made the tables",
+    "already exists": "others keep tables there; use a database of roadworthy's own",
 }
 
 
@@ -67,6 +68,21 @@ def told(url: URL) -> Iterator[None]:
         if not (error.connection_invalidated or isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)):
             raise
         raise DatabaseUnavailableError(f"the database {shown_url(url)} did not serve us: {reason}") from error
+
+
+@contextmanager
+def told_all(url: URL) -> Iterator[None]:
+    """The same, where every statement is our own: what one did wrong means that the tables are not ours.
+
+    For work in one transaction that nothing remains of, such as a migration. Raises `DatabaseUnavailableError`.
+    """
+    try:
+        with told(url):
+            yield
+    except DBAPIError as error:
+        raise DatabaseUnusableError(
+            f"{shown_url(url)} refused, and is as it was: {_reason(error)}; use a database of roadworthy's own"
+        ) from error
 
 
 def _reason(error: DBAPIError) -> str:

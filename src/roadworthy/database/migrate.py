@@ -16,7 +16,7 @@ from alembic.util import CommandError
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import NoSuchModuleError
 
-from roadworthy.database.failures import shown_url, told
+from roadworthy.database.failures import shown_url, told, told_all
 from roadworthy.errors import ConfigError
 
 _FOLDER = Path(__file__).parent / "migrations"
@@ -56,7 +56,7 @@ def migrate(url: URL, revision: str = "head", *, back: bool = False) -> None:
     killed half way leaves the database as it was. Raises `ConfigError` for an unknown or an older
     revision, or a database that a newer roadworthy made, and `DatabaseUnavailableError`.
     """
-    with opened(url, make=True) as connection:
+    with told_all(url), opened(url, make=True) as connection:
         take_turn(connection)
         step(connection, revision, back=back)
         connection.commit()

@@ -45,6 +45,13 @@ def upgrade() -> None:
     op.create_index(op.f("ix_batches_at_us"), "batches", ["at_us"], unique=False)
     op.create_index(op.f("ix_batches_provider_at_us"), "batches", ["provider", "at_us"], unique=False)
     op.create_table(
+        "chores",
+        sa.Column("name", sa.String(length=80), nullable=False),
+        sa.Column("taken_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("outcome", sa.String(length=200), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_chores")),
+    )
+    op.create_table(
         "cost_endpoints",
         sa.Column("provider", sa.String(length=64), nullable=False),
         sa.Column("url", sa.String(length=2048), nullable=False),
@@ -56,6 +63,8 @@ def upgrade() -> None:
         sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("batch_limit", sa.Integer(), nullable=False),
         sa.Column("last_answer_us", sa.BigInteger(), nullable=True),
+        sa.Column("answering_since_us", sa.BigInteger(), nullable=True),
+        sa.Column("next_recheck_us", sa.BigInteger(), nullable=True),
         sa.Column("updated_at_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("provider", name=op.f("pk_cost_endpoints")),
     )
@@ -195,6 +204,7 @@ def downgrade() -> None:
     op.drop_table("prices")
     op.drop_table("gateways")
     op.drop_table("cost_endpoints")
+    op.drop_table("chores")
     op.drop_table("batches")
     op.drop_table("balances")
     if op.get_bind().dialect.name == "postgresql":
