@@ -43,6 +43,7 @@ PROCESSES.set_forkserver_preload(
     [
         "roadworthy.cli.serve",
         "roadworthy.validator.service",
+        "roadworthy.billing.collector",
         "roadworthy.sandbox.app",
         *(
             module.name
