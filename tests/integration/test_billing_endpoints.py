@@ -93,7 +93,7 @@ def test_an_endpoint_is_set_shown_paused_resumed_and_removed(operator, monkeypat
         "recheck --provider acme",
     )
     for line in commands:
-        missing = run(*line.split(), "acme")
+        missing = run(*line.split())
         assert missing.exit_code == 2, line
         assert "roadworthy billing endpoint set acme --url URL registers it" in missing.stderr
 
