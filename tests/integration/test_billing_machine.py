@@ -146,7 +146,7 @@ EXPECTED = {
 }
 
 
-class Killed(BaseException):  # noqa: N818  no error: nothing may catch it, as nothing catches SIGKILL
+class Killed(BaseException):
     """The process is no more."""
 
 
