@@ -106,7 +106,7 @@ class _Reader:
             if len(set(named)) == 1 and named[0] in self._asked:
                 self._skip(Oddity.DUPLICATE_KEY, named[0], f"its object has the key {item.key[:60]!r} twice")
                 return
-        self._note(Oddity.MALFORMED_ITEM, _shown(item))
+        self._note(Oddity.MALFORMED_ITEM, item)
 
     def _cost(self, id: str, value: Any) -> None:
         if type(value) is int:  # a bool is none
@@ -148,11 +148,13 @@ class _Reader:
         self._invalid.setdefault(id, why)
         self._note(oddity, id)
 
-    def _note(self, oddity: Oddity, example: str) -> None:
-        noted = self._oddities.setdefault(oddity, Noted())
+    def _note(self, oddity: Oddity, example: Any) -> None:
+        noted = self._oddities.get(oddity)
+        if noted is None:
+            noted = self._oddities[oddity] = Noted()
         noted.count += 1
         if len(noted.examples) < EXAMPLES:
-            noted.examples.append(example[:SHOWN])
+            noted.examples.append(example[:SHOWN] if isinstance(example, str) else _shown(example))
 
 
 def _refused(reply: Reply) -> Refusal | None:
@@ -205,9 +207,10 @@ def _deeper_than(body: bytes, depth: int) -> bool:
         return False
     brackets = _STRINGS.sub(b"", body).translate(None, _NO_BRACKETS)
     for _ in range(depth):
-        if not brackets:
-            return False
+        before = len(brackets)
         brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        if len(brackets) in {0, before}:
+            break
     return bool(brackets)
 
 

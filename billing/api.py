@@ -43,7 +43,7 @@ class Host:
     providers: Callable[[], Awaitable[Collection[str]]]
     """The slugs that are registered."""
     refused: Refused
-    """The service's refusal of that status, with a sentence: 400, 401, 413 and 503."""
+    """The service's refusal of that status, with a sentence: 400, 401 and 503."""
     documented: Callable[..., dict[int | str, dict[str, Any]]]
     """The OpenAPI entries of refusals by their statuses."""
 
@@ -178,7 +178,7 @@ def _read(raw: bytes, reader: ItemReader, refused: Refused) -> Read:
         raise refused(400, f'expected {{"requests": [...]}} and nothing beside it; got {shown(value)}')
     items: Sequence[Any] = value["requests"]
     if len(items) > MAX_ITEMS:
-        raise refused(413, f"expected at most {MAX_ITEMS:,} requests at once, got {len(items):,}; send several bodies")
+        raise refused(400, f"expected at most {MAX_ITEMS:,} requests at once, got {len(items):,}; send several bodies")
     read = Read([], [], {})
     for position, item in enumerate(items):
         made = reader.read(item)

@@ -13,6 +13,9 @@ PENDING = sa.text("state = 'pending'")
 MAX_PAYER_LENGTH = 128
 MAX_NAME_LENGTH = 256
 """Of models, tasks and request ids."""
+MAX_AUTHOR_LENGTH = 128
+MAX_REASON_LENGTH = 400
+"""Of what a person writes for a correction or a resolution."""
 
 usage = sa.Table(
     "usage",
@@ -42,6 +45,9 @@ usage = sa.Table(
     sa.UniqueConstraint("provider", "request_id"),
     sa.CheckConstraint("state IN ('pending', 'settled', 'disputed', 'expired', 'unbilled')", name="state"),
     sa.CheckConstraint("state <> 'settled' OR cost_nano_usd IS NOT NULL", name="settled_has_cost"),
+    sa.CheckConstraint("state IN ('settled', 'disputed') OR cost_nano_usd IS NULL", name="cost_was_posted"),
+    sa.CheckConstraint("(cost_nano_usd IS NULL) = (settled_at_us IS NULL)", name="cost_has_time"),
+    sa.CheckConstraint("cost_nano_usd >= 0", name="cost"),
     sa.Index("ix_usage_pending", "provider", "next_ask_us", "id", sqlite_where=PENDING, postgresql_where=PENDING),
     sa.Index(None, "provider", "served_at_us"),
 )
@@ -49,7 +55,8 @@ usage = sa.Table(
 
 `unbilled` are failed requests: the hub asks for the costs of answered ones alone. `first_missing_us` is when
 the provider first answered without the id; time in which it did not answer at all expires nothing. `alone`:
-batches with this id failed, and the id by itself did, too. `cost_nano_usd` is what the ledger posted for it."""
+batches with this id failed, and the id by itself did, too. `cost_nano_usd` is what the ledger's entries for it come
+to, and `settled_at_us` when its charge was posted. Who asked a provider for what, and when, never changes."""
 
 entries = sa.Table(
     "entries",
@@ -61,8 +68,11 @@ entries = sa.Table(
     sa.Column("credit_account", sa.String(160), nullable=False),
     sa.Column("amount_nano_usd", sa.BigInteger, nullable=False),
     sa.Column("posted_at_us", sa.BigInteger, nullable=False),
+    sa.Column("reason", sa.String(MAX_REASON_LENGTH)),
+    sa.Column("author", sa.String(MAX_AUTHOR_LENGTH)),
     sa.CheckConstraint("amount_nano_usd >= 0", name="amount"),
     sa.CheckConstraint("kind IN ('charge', 'correction')", name="kind"),
+    sa.CheckConstraint("kind = 'charge' OR (reason IS NOT NULL AND author IS NOT NULL)", name="correction_is_signed"),
     sa.CheckConstraint("debit_account <> credit_account", name="two_accounts"),
     sa.Index(
         "uq_entries_charge",
@@ -77,11 +87,20 @@ entries = sa.Table(
         sqlite_where=sa.text("kind = 'correction'"),
         postgresql_where=sa.text("kind = 'correction'"),
     ),
+    sa.Index(None, "debit_account", "posted_at_us"),
+    sa.Index(
+        "ix_entries_given_back",
+        "credit_account",
+        "posted_at_us",
+        sqlite_where=sa.text("kind = 'correction'"),
+        postgresql_where=sa.text("kind = 'correction'"),
+    ),
 )
 """The ledger: each row moves an amount from one account to another, so debits equal credits by its very form.
 
 Rows are never changed or removed, which the database's own triggers enforce. A charge debits the payer's account
-and credits the provider's; a correction that lowers a charge goes the other way."""
+and credits the provider's; a correction that lowers a charge goes the other way. `reason` and `author` are a person's:
+every correction has them, and a charge that a dispute was resolved to."""
 
 balances = sa.Table(
     "balances",
@@ -95,6 +114,11 @@ balances = sa.Table(
     sa.Column("charged_nano", sa.BigInteger, nullable=False),
     sa.Column("credited_usd", sa.BigInteger, nullable=False),
     sa.Column("credited_nano", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("requests >= 0 AND charged_usd >= 0 AND credited_usd >= 0", name="counts"),
+    sa.CheckConstraint(
+        "charged_nano >= 0 AND charged_nano < 1000000000 AND credited_nano >= 0 AND credited_nano < 1000000000",
+        name="rests",
+    ),
 )
 """The sums of the ledger by payer, provider, model and day served (days since 1970 UTC), kept with every entry.
 
@@ -112,7 +136,21 @@ disputes = sa.Table(
     sa.Column("posted_nano_usd", sa.BigInteger),
     sa.Column("resolved_at_us", sa.BigInteger),
     sa.Column("resolved_nano_usd", sa.BigInteger),
-    sa.Column("resolution", sa.String(200)),
+    sa.Column("resolution", sa.String(16)),
+    sa.Column("resolved_by", sa.String(MAX_AUTHOR_LENGTH)),
+    sa.Column("note", sa.String(MAX_REASON_LENGTH)),
+    sa.CheckConstraint(
+        "(resolved_at_us IS NULL) = (resolved_nano_usd IS NULL) AND (resolved_at_us IS NULL) = (resolution IS NULL) "
+        "AND (resolved_at_us IS NULL) = (resolved_by IS NULL) AND (resolved_at_us IS NULL) = (note IS NULL)",
+        name="resolved_whole",
+    ),
+    sa.Index(
+        "uq_disputes_open",
+        "usage_id",
+        unique=True,
+        sqlite_where=sa.text("resolved_at_us IS NULL"),
+        postgresql_where=sa.text("resolved_at_us IS NULL"),
+    ),
     sa.Index(
         "ix_disputes_open",
         "provider",
@@ -121,7 +159,10 @@ disputes = sa.Table(
         postgresql_where=sa.text("resolved_at_us IS NULL"),
     ),
 )
-"""Costs that a person must judge. `claimed` is what the provider said, as text; `posted_nano_usd` what stood then."""
+"""Costs that a person must judge. `claimed` is what the provider said, as text; `posted_nano_usd` what stood then.
+
+A request has one open dispute at most. `resolution` says which amount was chosen, `resolved_nano_usd` is that amount,
+`resolved_by` and `note` are who chose and why. A resolved dispute is never changed, and none is removed."""
 
 batches = sa.Table(
     "batches",

@@ -7,8 +7,13 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from roadworthy.billing.records import Served
-from roadworthy.billing.store import endpoints, usage
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from roadworthy.billing import tables
+from roadworthy.billing.records import Costs, Served
+from roadworthy.billing.store import endpoints, recheck, usage
+from roadworthy.billing.store.recheck import Posted
 from roadworthy.database import Database
 from roadworthy.http.message import Limits, Reply, Request
 from roadworthy.sealing import Sealer
@@ -87,3 +92,11 @@ async def register(database: Database, provider: str = "acme", url: str = URL, k
         await endpoints.register(
             connection, Sealer(None), provider, url, await database.now_us(connection), key=key, batch_size=10_000
         )
+
+
+async def dispute(connection: AsyncConnection, usage_id: int, claimed: int, now_us: int) -> bool:
+    """The provider tells another cost of a settled request; True where that opened a dispute."""
+    row = (await connection.execute(sa.select(tables.usage).where(tables.usage.c.id == usage_id))).one()
+    posted = Posted(row.id, row.request_id, row.cost_nano_usd)
+    costs = Costs(posted={row.request_id: claimed})
+    return (await recheck.compare(connection, row.provider, [posted], costs, now_us)).changed == 1

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 
 from roadworthy import logs
-from roadworthy.cli.billing_wiring import usage_routes
+from roadworthy.cli.billing_wiring import billing_routes
 from roadworthy.database import Database, migrate
 from roadworthy.database.engine import async_url
 from roadworthy.mapping_api.access import Role
@@ -190,7 +190,7 @@ async def serving(
 ) -> AsyncIterator[Running]:
     """The service on the database at `url`, reached without a socket."""
     service = Service(Database(url), catalogue or FileCatalogue(), settings or UNLIMITED)
-    app = create_app(service, routers=[endpoint_routes, usage_routes(service)])
+    app = create_app(service, routers=[endpoint_routes, *billing_routes(service)])
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),

@@ -51,21 +51,30 @@ async def sample(
     since_us, until_us = served
     each = -(-most // _PLACES)
     found: dict[int, Posted] = {}
+    at = usage.c.served_at_us
     for _ in range(_PLACES):
-        from_us = since_us + int(jitter.random() * max(until_us - since_us, 0))
-        looked_at = (
-            sa.select(usage.c.id, usage.c.request_id, usage.c.cost_nano_usd, usage.c.state)
-            .where(usage.c.provider == provider, usage.c.served_at_us >= from_us)
-            .order_by(usage.c.served_at_us)
-            .limit(each * _LOOKED_AT)
-            .subquery()
-        )
-        query = (
-            sa.select(looked_at.c.id, looked_at.c.request_id, looked_at.c.cost_nano_usd)
-            .where(looked_at.c.state == State.SETTLED.value)
-            .limit(each)
-        )
-        found |= {row.id: Posted(*row) for row in await connection.execute(query)}
+        place_us = since_us + int(jitter.random() * max(until_us - since_us, 0))
+        # What was served from there on, and where that is little, before it: few requests are found, too.
+        for around, order in (
+            (at.between(place_us, until_us), (at, usage.c.id)),
+            (at.between(since_us, place_us), (at.desc(), usage.c.id.desc())),
+        ):
+            looked_at = (
+                sa.select(usage.c.id, usage.c.request_id, usage.c.cost_nano_usd, usage.c.state)
+                .where(usage.c.provider == provider, around)
+                .order_by(*order)
+                .limit(each * _LOOKED_AT)
+                .subquery()
+            )
+            query = (
+                sa.select(looked_at.c.id, looked_at.c.request_id, looked_at.c.cost_nano_usd)
+                .where(looked_at.c.state == State.SETTLED.value)
+                .limit(each)
+            )
+            here = {row.id: Posted(*row) for row in await connection.execute(query)}
+            found |= here
+            if len(here) >= each:
+                break
     return list(found.values())[:most]
 
 

@@ -160,7 +160,7 @@ def test_a_schema_comes_back_as_migrations_make_it(make, whole):
                 shape = [sorted(str(sorted(key.items())) for key in inspector.get_foreign_keys(name)) for name in names]
                 query = {
                     "sqlite": "SELECT sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name",
-                    "postgresql": "SELECT tgname || tgenabled::text FROM pg_trigger WHERE NOT tgisinternal",
+                    "postgresql": "SELECT tgname || tgenabled::text FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1",
                 }[dialect]
                 shapes.append((names, shape, connection.exec_driver_sql(query).scalars().all()))
         assert shapes[0] == shapes[1]

@@ -10,8 +10,10 @@ import threading
 import time
 import uuid
 
+import httpx
 import pytest
 import sqlalchemy as sa
+from fastapi import FastAPI
 
 from roadworthy.errors import ConfigError
 from roadworthy.partner import CostMiddleware, Price, Tokens
@@ -37,6 +39,8 @@ def event(usage=None, model=MODEL):
 
 
 DONE = b"data: [DONE]\n\n"
+on_sqlite = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+"""For what no database can make a difference to: a PostgreSQL database costs a second."""
 
 
 def answers(*parts, status=200, headers=(JSON,), then=None):
@@ -213,6 +217,7 @@ async def test_all_that_matters_of_a_request_is_in_the_database(wrapped, databas
     }
 
 
+@on_sqlite
 async def test_an_id_of_the_application_is_kept(wrapped):
     app = wrapped(answers(whole(), headers=[JSON, (b"INFERENCE-ID", b"ours-1")]))
     client = await Client(app).ask()
@@ -231,12 +236,14 @@ async def test_an_id_that_comes_again_keeps_its_first_cost_and_is_logged(wrapped
     assert caplog.text.count("request request-0001 has a cost already") == 8
 
 
+@on_sqlite
 async def test_an_id_that_nobody_can_ask_for_is_kept_and_logged(wrapped, caplog):
     client = await Client(wrapped(answers(whole(), headers=[JSON, (b"inference-id", b"a" * 300)]))).ask()
     assert client.id == "a" * 300
     assert "which nobody can ask for" in caplog.text
 
 
+@on_sqlite
 async def test_the_application_reads_its_request_s_id_and_outer_layers_their_state(wrapped):
     seen = {}
 
@@ -248,6 +255,7 @@ async def test_the_application_reads_its_request_s_id_and_outer_layers_their_sta
     assert seen == {"of": "the server", "roadworthy_request_id": client.id}
 
 
+@on_sqlite
 @pytest.mark.parametrize("status", [400, 404, 429, 500])
 async def test_failed_requests_have_an_id_and_no_cost(wrapped, database_url, status):
     app = wrapped(answers(whole(), status=status))
@@ -257,6 +265,7 @@ async def test_failed_requests_have_an_id_and_no_cost(wrapped, database_url, sta
     assert rows(database_url) == []
 
 
+@on_sqlite
 async def test_answers_without_usage_cost_nothing_and_what_is_only_fetched_too(wrapped, caplog):
     caplog.set_level(logging.INFO)
     speech = await Client(wrapped(answers(b"RIFF", headers=[(b"content-type", b"audio/wav")]))).ask()
@@ -268,6 +277,7 @@ async def test_answers_without_usage_cost_nothing_and_what_is_only_fetched_too(w
     assert fetched.id not in caplog.text
 
 
+@on_sqlite
 async def test_a_compressed_answer_tells_no_tokens_and_a_line_says_why(wrapped, caplog):
     packed = gzip.compress(whole())
     client = await Client(wrapped(answers(packed, headers=[JSON, (b"content-encoding", b"gzip")]))).ask()
@@ -284,6 +294,7 @@ async def test_tokens_without_a_price_are_kept_but_have_no_cost(wrapped, databas
     assert "the model 'acme/other' has no price" in caplog.text
 
 
+@on_sqlite
 async def test_a_stream_whose_client_asked_for_no_usage_is_costed_by_what_the_application_says(wrapped):
     async def app(scope, receive, send):
         scope["state"]["roadworthy_usage"] = {"prompt_tokens": 7, "completion_tokens": 2}
@@ -298,12 +309,14 @@ async def test_a_stream_whose_client_asked_for_no_usage_is_costed_by_what_the_ap
     }
 
 
+@on_sqlite
 async def test_a_usage_of_that_fails_leaves_what_the_answer_told(wrapped, caplog):
     client = await Client(wrapped(answers(whole()), usage_of=lambda scope: scope["nothing"])).ask()
     assert await told(client.app, client.id) == {client.id: COST}
     assert "`usage_of` failed" in caplog.text
 
 
+@on_sqlite
 async def test_a_model_that_no_answer_names_is_named_by_the_application(wrapped):
     async def app(scope, receive, send):
         scope["state"]["roadworthy_model"] = MODEL
@@ -339,6 +352,7 @@ async def test_a_new_price_is_a_new_version_and_a_request_keeps_the_price_of_its
 # What goes wrong in the application and with the client
 
 
+@on_sqlite
 async def test_an_application_that_raises_is_answered_for_and_charges_nothing(wrapped, database_url):
     async def raises(scope, receive, send):
         raise LookupError("no such thing")
@@ -357,6 +371,7 @@ async def test_an_application_that_raises_is_answered_for_and_charges_nothing(wr
     assert rows(database_url) == []
 
 
+@on_sqlite
 async def test_an_application_that_does_not_answer_at_all_is_answered_for(wrapped):
     async def silent(scope, receive, send):
         await receive()
@@ -365,6 +380,7 @@ async def test_an_application_that_does_not_answer_at_all_is_answered_for(wrappe
     assert (client.status, bool(client.id)) == (500, True)
 
 
+@on_sqlite
 async def test_an_answer_that_the_application_leaves_unfinished_charges_nothing(wrapped):
     async def stops(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [EVENTS]})
@@ -374,6 +390,7 @@ async def test_an_answer_that_the_application_leaves_unfinished_charges_nothing(
     assert await told(client.app, client.id) == {}
 
 
+@on_sqlite
 @pytest.mark.parametrize("how", ["sending_fails", "told", "cancelled"])
 async def test_a_client_that_leaves_is_charged_for_what_was_generated(wrapped, how):
     ready = asyncio.Event()
@@ -409,6 +426,7 @@ async def test_a_client_that_leaves_is_charged_for_what_was_generated(wrapped, h
     await until(known)
 
 
+@on_sqlite
 async def test_an_answer_of_ten_megabytes_passes_and_is_costed(wrapped):
     vector = b"[" + b"0.123456789," * 800_000 + b"0]"
     body = b'{"data":[{"embedding":' + vector + b'}],"model":"acme/chat-1","usage":{"prompt_tokens":3}}'
@@ -420,6 +438,7 @@ async def test_an_answer_of_ten_megabytes_passes_and_is_costed(wrapped):
 # The cost endpoint
 
 
+@on_sqlite
 async def test_the_endpoint_wants_the_key_the_method_and_the_form(wrapped):
     app = wrapped(answers(whole()))
 
@@ -440,6 +459,7 @@ async def test_the_endpoint_wants_the_key_the_method_and_the_form(wrapped):
     assert (await ask(b" " * 4_200_000))[0] == 413
 
 
+@on_sqlite
 async def test_keys_may_be_judged_by_a_function(wrapped):
     app = wrapped(answers(whole()), api_key=lambda key: key == "one-of-many", cost_path="/costs")
     headers = [(b"authorization", b"Bearer one-of-many")]
@@ -654,6 +674,31 @@ async def test_lifespan_and_websockets_pass_through(wrapped, database_url):
     await mounted({"type": "websocket", "path": "/v1/request-costs"}, receive, send)
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete", "websocket.accept"]
     assert seen == ["lifespan", "websocket"]
+
+
+@on_sqlite
+async def test_a_framework_may_mount_it_as_a_middleware_of_its_own(database_url):
+    app = FastAPI()
+    app.add_middleware(CostMiddleware, database_url=database_url, prices={MODEL: PRICE}, api_key=KEY)
+
+    @app.post("/v1/{kind}")
+    def answer(kind: str):
+        if kind == "broken":
+            raise LookupError(kind)
+        return json.loads(whole())
+
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://provider") as http:
+        replies = [await http.post(f"/v1/{kind}") for kind in ("embeddings", "broken", "a/b")]
+        assert [reply.status_code for reply in replies] == [200, 500, 404]
+        ids = [reply.headers["inference-id"] for reply in replies]
+        headers = {"Authorization": f"Bearer {KEY}"}
+        costs = await http.post("/v1/request-costs", json={"requestIds": ids}, headers=headers)
+    mounted = app.middleware_stack
+    while not isinstance(mounted, CostMiddleware):
+        mounted = mounted.app
+    mounted.close()
+    assert costs.json() == {"requests": [{"requestId": ids[0], "costNanoUsd": COST}]}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import httpx
-import openai
 import pytest
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import StreamingResponse
@@ -86,6 +85,8 @@ async def told(http, url, ids):
 
 
 async def test_the_official_client_reads_whole_and_streamed_answers_and_costs_are_there_at_once(served):
+    import openai  # slow, and the served program imports this module
+
     messages = [{"role": "user", "content": "Speak."}]
     async with openai.AsyncOpenAI(base_url=served, api_key=KEY, max_retries=0) as client, httpx.AsyncClient() as http:
         raw = client.chat.completions.with_raw_response

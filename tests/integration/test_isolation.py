@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 from services import FLUX_LORA, UNLIMITED, Running, serving, single
 
-from roadworthy.cli.billing_wiring import usage_routes
+from roadworthy.cli.billing_wiring import billing_routes
 from roadworthy.database import Database, metadata
 from roadworthy.mapping_api.access import Role
 from roadworthy.mapping_api.api.app import create_app
@@ -126,6 +126,10 @@ TABLE = [
     Row("GET", "/api/partners/{provider}/endpoint", needs("admin", 404)),
     Row("DELETE", "/api/partners/{provider}/endpoint", needs("admin", 404)),
     Row("PUT", "/api/partners/{provider}/endpoint", needs("admin"), lambda _: {"baseUrl": "https://1.1.1.1/v1"}),
+    # With one, and its key, they are asked in test_billing_endpoints.py.
+    Row("GET", "/api/partners/{provider}/cost-endpoint", needs("admin", 404)),
+    Row("DELETE", "/api/partners/{provider}/cost-endpoint", needs("admin", 404)),
+    Row("PUT", "/api/partners/{provider}/cost-endpoint", needs("admin"), lambda _: {"url": "https://1.1.1.1/costs"}),
     Row("GET", "/api/models/{model_id}", readers()),
     Row("GET", "/v1/models", anyone()),
     Row("GET", "/v1/models/{model_id}", readers()),
@@ -146,6 +150,8 @@ TABLE = [
     Row("DELETE", ORGANIZATION + "/tokens/{token_id}", needs("admin", 204)),
     # For gateways alone, whose tokens are asked with in test_usage_api.py: no organisation's can hand in usage.
     Row("POST", "/api/usage", callers(403), lambda _: {"requests": []}),
+    Row("GET", "/api/billing/balances", callers(403)),
+    Row("GET", "/api/billing/usage/{provider}/{request_id}", callers(403)),
     Row("GET", "/healthz", anyone()),
     Row("GET", "/readyz", anyone()),
     Row("GET", "/metrics", anyone()),
@@ -268,7 +274,7 @@ async def test_every_role_gets_what_the_table_says_and_a_refusal_changes_nothing
 
 async def test_every_route_has_its_row(tmp_path):
     service = Service(Database(f"sqlite:///{tmp_path}/unused.db"), FileCatalogue())
-    app = create_app(service, routers=[endpoint_routes, usage_routes(service)])
+    app = create_app(service, routers=[endpoint_routes, *billing_routes(service)])
     routes = {
         f"{method.upper()} {path.replace(':path}', '}')}"
         for path, operations in app.openapi()["paths"].items()

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import pytest
 
-from roadworthy.conformance.facts import Facts, Jobs
+from roadworthy.conformance.facts import Billing, BillingKey, Facts, Jobs
 from roadworthy.conformance.judge import judge
 from roadworthy.conformance.plan import plan, select
 from roadworthy.conformance.run import Runner
 from roadworthy.conformance.subject import Subject
-from roadworthy.conformance.target import Target
+from roadworthy.conformance.target import CostEndpoint, Target
 from roadworthy.http.asgi_transport import AsgiTransport
 from roadworthy.sandbox.app import Options, Sandbox
 from roadworthy.sandbox.catalogue import load
@@ -40,9 +40,11 @@ def run_of(subject):
         fuzz_examples=2,
         allow_writes=True,
         jobs=Jobs(interval_s=0),
+        billing=Billing("http://sandbox/v1/request-costs", BillingKey.SHARED, batch_ids=100),
     )
     app = Sandbox((), Options(api_key=KEY))
-    runner = Runner(Target(facts.base_url, KEY), AsgiTransport(app), plan(facts, select()))
+    target = Target(facts.base_url, KEY, cost_endpoint=CostEndpoint("http://sandbox/v1/request-costs", KEY))
+    runner = Runner(target, AsgiTransport(app), plan(facts, select()))
     return asyncio.run(runner.run())
 
 

@@ -1,58 +1,193 @@
-"""`roadworthy billing collect` and `billing endpoint`: asking for costs, and where."""
+"""`roadworthy billing collect`, `recheck`, `status` and `billing endpoint`: asking for costs, and where."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+import re
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, NoReturn
 
 import typer
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy import logs
+from roadworthy.billing.collector import Came
+from roadworthy.billing.recheck import Outcome
+from roadworthy.billing.recheck import recheck as ask_again
+from roadworthy.billing.records import Trouble
+from roadworthy.billing.schedule import SECOND_US
 from roadworthy.billing.service import Billing
 from roadworthy.billing.settings import read_settings
-from roadworthy.billing.store import endpoints
-from roadworthy.cli.operator import read
+from roadworthy.billing.store import endpoints, standing
+from roadworthy.billing.store.endpoints import CostEndpoint, cost_url_of
+from roadworthy.billing.store.standing import Standing
+from roadworthy.cli.operator import iso, read, show
 from roadworthy.cli.options import Where
 from roadworthy.database import Database, shown_url
 from roadworthy.errors import ForbiddenTargetError, UsageError
+from roadworthy.http.aiohttp_transport import AiohttpTransport
 from roadworthy.http.guard import Guard
-from roadworthy.http.urls import base_url_of, key_of
+from roadworthy.http.urls import key_of, origin
 from roadworthy.mapping_api.settings import ServiceSettings
 from roadworthy.mapping_api.settings import read_settings as service_settings
+from roadworthy.mapping_api.tables import providers
 from roadworthy.sealing import Sealer
 
+_AWAY = {Trouble.UNREACHED, Trouble.TIMEOUT, Trouble.OURS}
+_UNITS = {"m": 60, "h": 3600, "d": 24 * 3600}
 _log = logs.get("roadworthy.billing")
 
 
-def collect(url: str | None, config: Path | None, providers: Sequence[str], *, once: bool) -> None:
+def collect(
+    url: str | None, config: Path | None, only: Sequence[str], *, once: bool, force: bool, as_json: bool
+) -> None:
     """Collect until interrupted, or once."""
+    if (force or as_json) and not once:
+        raise UsageError("--force and --json go with --once")
     settings = service_settings({"database_url": url}, config)
     billing = read_settings(config)
     logs.configure(settings.log_format, settings.log_level, settings.secrets())
 
+    def made(database: Database) -> Billing:
+        return Billing(database, _sealer(settings), billing, allow_private=settings.allow_private_targets)
+
+    async def one_turn(database: Database) -> list[Came]:
+        async with database.reading() as connection:
+            for provider in only:
+                await _registered(connection, provider)
+        parts = made(database)
+        try:
+            return await parts.once(only or None, force=force)
+        finally:
+            await parts.stop()
+
     async def go(database: Database) -> None:
-        parts = Billing(database, _sealer(settings), billing, allow_private=settings.allow_private_targets)
-        parts.collector.only = providers or None
-        if once:
-            try:
-                await parts.once(providers or None)
-            finally:
-                await parts.stop()
-            return
+        parts = made(database)
+        parts.collector.only = only or None
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             with contextlib.suppress(NotImplementedError):  # on Windows Ctrl-C raises KeyboardInterrupt
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
         async with parts:
-            typer.echo(f"collecting costs on {shown_url(database.url)}. Stop with Ctrl-C.", err=True)
+            _say(f"collecting costs on {shown_url(database.url)}. Stop with Ctrl-C.")
             await stop.wait()
             _log.info("stopping")
 
-    read(Where(settings.database_url), go, make=not once)
+    if once:
+        _show_turns(read(Where(settings.database_url), one_turn), as_json=as_json)
+    read(Where(settings.database_url), go, make=True)
+
+
+def _show_turns(came: Sequence[Came], *, as_json: bool) -> NoReturn:
+    rows = [
+        {
+            "provider": each.provider,
+            "asked": each.asked,
+            "settled": each.settled.settled,
+            "missing": each.settled.missing,
+            "invalid": each.settled.invalid,
+            "disputed": each.settled.disputed + each.rechecked.changed,
+            "expired": each.settled.expired,
+            "cost_nano_usd": each.settled.cost_nano_usd,
+            "trouble": each.trouble.detail if each.trouble is not None else None,
+        }
+        for each in came
+    ]
+    columns = ("provider", "asked", "settled", "missing", "invalid", "disputed", "expired", "cost_nano_usd", "trouble")
+    show(rows, columns, as_json=as_json, nothing="nothing is due; --force asks for what is pending at once")
+    troubles = [each.trouble.trouble for each in came if each.trouble is not None]
+    away = len(troubles) == len(came) > 0 and set(troubles) <= _AWAY and not any(each.answered for each in came)
+    sys.exit(3 if away else 1 if troubles else 0)
+
+
+def recheck(url: str | None, config: Path | None, provider: str, since: str, *, as_json: bool) -> NoReturn:
+    """Ask for settled costs again, and leave with what came of it as the exit code."""
+    settings = service_settings({"database_url": url}, config)
+    policy = read_settings(config).policy()
+    since_s = _seconds(since)
+
+    async def work(database: Database) -> Outcome:
+        guard = Guard(allow_private=settings.allow_private_targets)
+        transport = AiohttpTransport(guard=guard)
+        try:
+            async with database.reading() as connection:
+                found = await _registered(connection, provider)
+                now_us = await database.now_us(connection)
+            since_us = int(since_s * SECOND_US) if since_s >= 0 else now_us + int(since_s * SECOND_US)
+            return await ask_again(database, _sealer(settings), transport, policy, found, since_us=since_us)
+        finally:
+            await transport.aclose()
+            guard.close()
+
+    outcome = read(Where(url), work)
+    row = {
+        "provider": provider,
+        "same": outcome.seen.same,
+        "changed": outcome.seen.changed,
+        "untold": outcome.seen.untold,
+        "trouble": outcome.trouble.detail if outcome.trouble is not None else None,
+    }
+    show([row], tuple(row), as_json=as_json, nothing="")
+    sys.exit(3 if outcome.trouble is not None else 1 if outcome.seen.changed else 0)
+
+
+def _seconds(text: str) -> float:
+    """A time as seconds since 1970, or, negative, before now. Raises `UsageError`."""
+    if match := re.fullmatch(r"(\d{1,6})([mhd])", text.strip()):
+        return -float(int(match[1]) * _UNITS[match[2]])
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise UsageError(
+            f"--since: expected a time such as 2026-06-01, 2026-06-01T12:00Z, 24h or 7d; got {text!r}"
+        ) from None
+    return max((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp(), 0.0)
+
+
+def status(url: str | None, *, as_json: bool) -> None:
+    """Print how collecting stands."""
+
+    async def work(database: Database) -> tuple[int, list[Standing]]:
+        async with database.reading() as connection:
+            now_us = await database.now_us(connection)
+            return now_us, await standing.all_standings(connection, now_us)
+
+    now_us, found = read(Where(url), work)
+    rows = [_standing_row(each, now_us) for each in found]
+    columns = (
+        "provider", "state", "pending", "oldest_s", "due", "settled", "missing", "disputed", "expired", "last_answer",
+        "failures", "next_turn", "trouble",
+    )  # fmt: skip
+    nothing = "no provider tells its costs yet: roadworthy billing endpoint set PROVIDER --url URL"
+    show(rows, columns, as_json=as_json, nothing=nothing)
+
+
+def _standing_row(each: Standing, now_us: int) -> dict[str, Any]:
+    endpoint = each.endpoint
+    state = "no endpoint" if endpoint is None else _state(endpoint)
+    oldest_us = each.pending.oldest_us
+    return {
+        "provider": each.provider,
+        "state": state,
+        "pending": each.pending.count,
+        "oldest_s": None if oldest_us is None else max(now_us - oldest_us, 0) // SECOND_US,
+        "due": each.due,
+        **each.last_day,
+        "last_answer": None if endpoint is None else iso(endpoint.last_answer_us),
+        "failures": None if endpoint is None else endpoint.failures,
+        "next_turn": None if endpoint is None or endpoint.paused_at_us is not None else iso(endpoint.next_turn_us),
+        "trouble": None if each.trouble is None else f"{iso(each.trouble_us)} {each.trouble}",
+    }
+
+
+def _state(endpoint: CostEndpoint) -> str:
+    return "paused" if endpoint.paused_at_us is not None else "failing" if endpoint.failures else "asked"
 
 
 def endpoint_set(url: str | None, provider: str, cost_url: str, *, key_env: str | None, no_key: bool) -> None:
@@ -60,7 +195,7 @@ def endpoint_set(url: str | None, provider: str, cost_url: str, *, key_env: str 
     settings = service_settings({"database_url": url})
     if key_env and no_key:
         raise UsageError("--key-env and --no-key exclude each other")
-    wanted = base_url_of(cost_url)
+    wanted = cost_url_of(cost_url)
     try:
         Guard(allow_private=settings.allow_private_targets).check(wanted)
     except ForbiddenTargetError as error:
@@ -76,24 +211,99 @@ def endpoint_set(url: str | None, provider: str, cost_url: str, *, key_env: str 
     sealer = _sealer(settings)
     batch_size = read_settings().batch_size
 
-    async def work(database: Database) -> None:
-        async with database.writing() as connection:
-            now_us = await database.now_us(connection)
-            await endpoints.register(
-                connection,
-                sealer,
-                provider,
-                wanted,
-                now_us,
-                key=key,
-                keep_key=key is None and not no_key,
-                batch_size=batch_size,
-            )
+    async def work(connection: AsyncConnection, now_us: int) -> bool:
+        query = providers.select().where(providers.c.slug == provider)
+        if (await connection.execute(query)).one_or_none() is None:
+            raise UsageError(f"there is no provider {provider!r}; roadworthy org provider add ORG {provider} makes it")
+        before = await endpoints.find(connection, provider)
+        await endpoints.register(
+            connection,
+            sealer,
+            provider,
+            wanted,
+            now_us,
+            key=key,
+            keep_key=key is None and not no_key,
+            batch_size=batch_size,
+        )
+        had_key = before is not None and before.key_sealed is not None and origin(before.url) != origin(wanted)
+        return had_key and key is None and not no_key
 
-    read(Where(url), work)
-    typer.echo(f"{provider} tells its costs at {wanted}", err=True)
+    forgotten = _write(url, work)
+    _say(f"{provider} tells its costs at {wanted}; it is asked soon")
+    if forgotten:
+        _say("the key was for another origin and is forgotten; give it again with --key-env")
+
+
+def endpoint_show(url: str | None, provider: str | None, *, as_json: bool) -> None:
+    """Print the registered cost endpoints."""
+
+    async def work(database: Database) -> list[CostEndpoint]:
+        async with database.reading() as connection:
+            return [await _registered(connection, provider)] if provider else await endpoints.list_all(connection)
+
+    rows = [
+        {
+            "provider": each.provider,
+            "url": each.url,
+            "key": "yes" if each.key_sealed else "no",
+            "state": _state(each),
+            "failures": each.failures,
+            "batch_limit": each.batch_limit,
+            "last_answer": iso(each.last_answer_us),
+        }
+        for each in read(Where(url), work)
+    ]
+    columns = ("provider", "url", "key", "state", "failures", "batch_limit", "last_answer")
+    nothing = "no cost endpoint is registered: roadworthy billing endpoint set PROVIDER --url URL --key-env NAME"
+    show(rows, columns, as_json=as_json, nothing=nothing)
+
+
+def endpoint_remove(url: str | None, provider: str) -> None:
+    """Forget a cost endpoint and its key."""
+
+    async def work(connection: AsyncConnection, _now_us: int) -> None:
+        await _registered(connection, provider)
+        await endpoints.remove(connection, provider)
+
+    _write(url, work)
+    _say(f"the cost endpoint of {provider} and its key are forgotten; what is pending stays so until one is set")
+
+
+def endpoint_pause(url: str | None, provider: str, *, paused: bool) -> None:
+    """Ask a provider no more, or again."""
+
+    async def work(connection: AsyncConnection, now_us: int) -> None:
+        await _registered(connection, provider)
+        await endpoints.set_paused(connection, provider, now_us if paused else None)
+
+    _write(url, work)
+    after = f"no more, until `billing endpoint resume {provider}`" if paused else "again"
+    _say(f"{provider} is asked for costs {after}")
+
+
+def _write(url: str | None, work: Callable[[AsyncConnection, int], Awaitable[Any]]) -> Any:
+    async def go(database: Database) -> Any:
+        async with database.writing() as connection:
+            return await work(connection, await database.now_us(connection))
+
+    return read(Where(url), go)
+
+
+async def _registered(connection: AsyncConnection, provider: str) -> CostEndpoint:
+    found = await endpoints.find(connection, provider)
+    if found is None:
+        raise UsageError(
+            f"no cost endpoint is registered for {provider}; roadworthy billing endpoint set {provider} --url URL "
+            "registers it"
+        )
+    return found
 
 
 def _sealer(settings: ServiceSettings) -> Sealer:
     key = settings.secret_key
     return Sealer(key.get_secret_value() if key else None)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

@@ -33,19 +33,54 @@ Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="The provider's slug.")]
 
 
+Once = Annotated[bool, typer.Option("--once", help="Give the providers whose turn it is one turn, then end.")]
+
+
 @app.command()
 def collect(
-    once: Annotated[bool, typer.Option("--once", help="Ask the providers whose turn it is once, then end.")] = False,
+    once: Once = False,
+    force: Annotated[bool, typer.Option("--force", help="With --once: whatever is pending, due or not.")] = False,
     provider: Annotated[
         list[str] | None, typer.Option("--provider", metavar="SLUG", help="Only this one; repeatable.")
     ] = None,
+    json: Json = False,
     database: Database = None,
     config: Config = None,
 ) -> None:
-    """Ask providers for the costs of what they served and settle them, until interrupted. Serves nothing."""
+    """Ask providers for the costs of what they served and settle them, until interrupted. Serves nothing.
+
+    With --once the exit code is 0, 1 if a provider failed, 3 if none could be reached.
+    """
     from roadworthy.cli import billing_collect
 
-    billing_collect.collect(database, config, provider or [], once=once)
+    billing_collect.collect(database, config, provider or [], once=once, force=force, as_json=json)
+
+
+@app.command()
+def recheck(
+    provider: Annotated[str, typer.Option("--provider", metavar="SLUG", help="Whose settled costs.")],
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="Served since: 2026-06-01, 2026-06-01T12:00Z, or 24h, 7d.")
+    ] = "24h",
+    json: Json = False,
+    database: Database = None,
+    config: Config = None,
+) -> None:
+    """Ask for settled costs again. One that is another now is disputed; what was charged stays until it is judged.
+
+    The exit code is 0, 1 if a cost changed, 3 if the provider could not be asked.
+    """
+    from roadworthy.cli import billing_collect
+
+    billing_collect.recheck(database, config, provider, since, as_json=json)
+
+
+@app.command()
+def status(json: Json = False, database: Database = None) -> None:
+    """Show how collecting stands, by provider: what is pending and due, the last 24 hours, the last trouble."""
+    from roadworthy.cli import billing_collect
+
+    billing_collect.status(database, as_json=json)
 
 
 @endpoint_app.command("set")
@@ -296,3 +331,152 @@ def reconcile(
         whole_ledger,
     )
     raise typer.Exit(billing_reconcile.reconcile(database, config, asked))
+
+
+# The ledger: balances, corrections, disputes, statements.
+
+dispute_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Costs that a person must judge.")
+app.add_typer(dispute_app, name="dispute")
+Payer = Annotated[str | None, typer.Option("--payer", metavar="PAYER", help="Only this one: org:acme, say.")]
+OneProvider = Annotated[str | None, typer.Option("--provider", metavar="SLUG", help="Only this one.")]
+Author = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who decides [default: your login name].")]
+DisputeId = Annotated[int, typer.Argument(metavar="ID", min=1, help="The dispute's number.")]
+
+
+@app.command()
+def balance(
+    payer: Payer = None,
+    provider: OneProvider = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Only this one.")] = None,
+    from_day: Annotated[str | None, typer.Option("--from", metavar="DAY", help="First day served, in UTC.")] = None,
+    to_day: Annotated[str | None, typer.Option("--to", metavar="DAY", help="Last day served, in UTC.")] = None,
+    by: Annotated[
+        str, typer.Option("--by", metavar="NAMES", help="A row for each: payer, provider, model, day; with commas.")
+    ] = "",
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV.")] = False,
+    database: Database = None,
+) -> None:
+    """What payers owe and providers earned, exactly, by day served."""
+    from roadworthy.cli import billing_ledger
+
+    only = {"payer": payer, "provider": provider, "model": model}
+    billing_ledger.balance(database, only=only, period=(from_day, to_day), by=by, as_json=as_json, as_csv=as_csv)
+
+
+@app.command()
+def verify(
+    most: Annotated[int, typer.Option("--most", min=1, help="How many of what is wrong to show.")] = 100,
+    as_json: Json = False,
+    database: Database = None,
+) -> None:
+    """Compute the books anew and compare: balances, charges, states, disputes. Exit code 1 where they disagree."""
+    from roadworthy.cli import billing_ledger
+
+    billing_ledger.verify_books(database, most, as_json=as_json)
+
+
+@app.command()
+def correct(
+    provider: Provider,
+    request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="The provider's id of the request.")],
+    to: Annotated[int, typer.Option("--to", metavar="NANO_USD", min=0, help="What it is to cost; 0 is a refund.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; the payer reads it, too.")],
+    by: Author = None,
+    database: Database = None,
+) -> None:
+    """Let a settled request cost another amount: the difference is a new entry, and no old one changes."""
+    from roadworthy.cli import billing_ledger
+
+    billing_ledger.correct(database, provider, request_id, to, reason=reason, by=by)
+
+
+@dispute_app.command("list")
+def dispute_list(
+    provider: OneProvider = None,
+    payer: Payer = None,
+    all_: Annotated[bool, typer.Option("--all", help="The resolved ones, too.")] = False,
+    as_json: Json = False,
+    database: Database = None,
+) -> None:
+    """Disputes that are open."""
+    from roadworthy.cli import billing_ledger
+
+    billing_ledger.dispute_list(database, provider, payer, resolved=all_, as_json=as_json)
+
+
+@dispute_app.command("show")
+def dispute_show(dispute_id: DisputeId, as_json: Json = False, database: Database = None) -> None:
+    """One dispute, and what the ledger holds for its request."""
+    from roadworthy.cli import billing_ledger
+
+    billing_ledger.dispute_show(database, dispute_id, as_json=as_json)
+
+
+@dispute_app.command("resolve")
+def dispute_resolve(
+    dispute_id: DisputeId,
+    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; the payer may read it.")],
+    accept: Annotated[
+        str | None, typer.Option("--accept", metavar="WHAT", help="claimed, posted, or an amount in nano-USD.")
+    ] = None,
+    charge_nothing: Annotated[bool, typer.Option("--charge-nothing", help="The request costs nothing.")] = False,
+    by: Author = None,
+    database: Database = None,
+) -> None:
+    """Judge a dispute: its request is settled with the amount that is accepted."""
+    from roadworthy.cli import billing_ledger
+
+    billing_ledger.dispute_resolve(database, dispute_id, accept, note, by, charge_nothing=charge_nothing)
+
+
+@app.command()
+def statement(
+    payer: Annotated[str, typer.Option("--payer", metavar="PAYER", help="Whose: org:acme, say.")],
+    month: Annotated[str, typer.Option("--month", metavar="YYYY-MM", help="What was posted in it, in UTC.")],
+    form: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="table, csv, json, html or parquet.")
+    ] = "table",
+    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="[default: standard output]")] = None,
+    database: Database = None,
+) -> None:
+    """What one payer is charged for one month. A month that is over never changes."""
+    from roadworthy.cli import billing_ledger
+
+    billing_ledger.payer_statement(database, payer, month, form, output)
+
+
+@endpoint_app.command("show")
+def endpoint_show(
+    provider: Annotated[str | None, typer.Argument(metavar="[PROVIDER]", help="Only this one.")] = None,
+    json: Json = False,
+    database: Database = None,
+) -> None:
+    """Show where providers tell their costs. Keys are shown to nobody."""
+    from roadworthy.cli import billing_collect
+
+    billing_collect.endpoint_show(database, provider, as_json=json)
+
+
+@endpoint_app.command("remove")
+def endpoint_remove(provider: Provider, database: Database = None) -> None:
+    """Forget where a provider tells its costs, and its key. What is pending stays so."""
+    from roadworthy.cli import billing_collect
+
+    billing_collect.endpoint_remove(database, provider)
+
+
+@endpoint_app.command("pause")
+def endpoint_pause(provider: Provider, database: Database = None) -> None:
+    """Ask a provider no more, until `resume`. What is being asked at this moment is not settled."""
+    from roadworthy.cli import billing_collect
+
+    billing_collect.endpoint_pause(database, provider, paused=True)
+
+
+@endpoint_app.command("resume")
+def endpoint_resume(provider: Provider, database: Database = None) -> None:
+    """Ask a provider again."""
+    from roadworthy.cli import billing_collect
+
+    billing_collect.endpoint_pause(database, provider, paused=False)

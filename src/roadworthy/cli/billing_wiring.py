@@ -8,17 +8,19 @@ from fastapi import APIRouter, Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy import logs
-from roadworthy.billing import api
+from roadworthy.billing import api, api_ledger
+from roadworthy.billing.api import MAX_ITEMS
 from roadworthy.billing.items import ItemReader
 from roadworthy.billing.records import Served
 from roadworthy.billing.store import endpoints, gateways, usage
 from roadworthy.billing.store.gateways import Gateway
 from roadworthy.cli.billing_uses import item_of
+from roadworthy.cli.cost_endpoint_api import routes as cost_endpoint_routes
 from roadworthy.conformance.usage import Use
 from roadworthy.mapping_api.access import PUBLIC, Caller, InvalidCredentials, authenticate
 from roadworthy.mapping_api.api.failures import documented
 from roadworthy.mapping_api.api.json_body import read_body
-from roadworthy.mapping_api.errors import BadRequest, Forbidden, TooLarge, Unauthorized, Unavailable
+from roadworthy.mapping_api.errors import BadRequest, Forbidden, NotFound, Unauthorized, Unavailable
 from roadworthy.mapping_api.records import Mapping
 from roadworthy.mapping_api.service import Service
 
@@ -28,8 +30,8 @@ _log = logs.get("roadworthy.billing")
 _NEEDS = "this needs a gateway's token, made with `roadworthy billing gateway create`"
 
 
-def usage_routes(service: Service) -> APIRouter:
-    """The routes that take in usage, as part of this service."""
+def billing_routes(service: Service, batch_size: int = MAX_ITEMS) -> list[APIRouter]:
+    """The routes that take in usage, read the ledger and register cost endpoints, as parts of this service."""
 
     async def gateway(request: Request) -> Gateway:
         found = await _gateway(service, request)
@@ -44,16 +46,17 @@ def usage_routes(service: Service) -> APIRouter:
     async def providers() -> Collection[str]:
         return (await service.view.fresh()).providers.keys()
 
-    return api.router(
-        api.Host(
-            database=service.database,
-            gateway=gateway,
-            body=body,
-            providers=providers,
-            refused=_refused,
-            documented=documented,
-        )
+    host = api.Host(
+        database=service.database,
+        gateway=gateway,
+        body=body,
+        providers=providers,
+        refused=_refused,
+        documented=documented,
     )
+    refusals = documented(400, 401, 403, 404, 503)
+    ledger = api_ledger.router(service.database, gateway, refusals, _refused)
+    return [api.router(host), ledger, cost_endpoint_routes(batch_size)]
 
 
 async def _gateway(service: Service, request: Request) -> Gateway:
@@ -75,9 +78,9 @@ async def _gateway(service: Service, request: Request) -> Gateway:
 def _refused(status: int, message: str) -> Exception:
     if status == 401:
         return InvalidCredentials()
-    if status == 503:
-        return Unavailable(message)
-    return TooLarge(message) if status == 413 else BadRequest(message)
+    if status == 404:
+        return NotFound(message)
+    return Unavailable(message) if status == 503 else BadRequest(message)
 
 
 def probes_noted(payer: str) -> Noted:

@@ -17,13 +17,14 @@ import typer
 import uvicorn
 
 from roadworthy import logs
+from roadworthy.billing.metrics import BillingMetrics
 from roadworthy.billing.reconcile.watch import LOOK_S, LedgerWatch
 from roadworthy.billing.service import Billing
 from roadworthy.billing.settings import TABLE as BILLING
 from roadworthy.billing.settings import BillingSettings
 from roadworthy.billing.settings import gather as gather_billing
 from roadworthy.cli.billing_prices import Capturing
-from roadworthy.cli.billing_wiring import probes_noted, usage_routes
+from roadworthy.cli.billing_wiring import billing_routes, probes_noted
 from roadworthy.database import Database, migrate, shown_url
 from roadworthy.errors import UsageError
 from roadworthy.mapping_api.api.app import create_app
@@ -95,6 +96,7 @@ def server_config(
 ) -> uvicorn.Config:
     """How the service is served, with the validator's pages and alerts; validator and billing unless they are off."""
     validation, alerting = validation or ValidatorSettings(), alerting or AlertSettings()
+    billing = billing or BillingSettings()
     alerter = Alerter(service.database, service.sealer, service.guard, alerting)
     metrics = ValidatorMetrics(
         service.database,
@@ -107,20 +109,20 @@ def server_config(
     service.ticks.every("alerts", 1.0, alerter.tick)
     beside: list[AbstractAsyncContextManager[Any]] = [_Stopping(alerter)]
     if service.settings.validator:
-        beside.append(_validator(service, validation, metrics, billing or BillingSettings()))
+        beside.append(_validator(service, validation, metrics, billing))
+    costs = BillingMetrics(service.database, warn_after_s=billing.warn_after_s)
+    service.metric_sources.append(costs)
+    service.ticks.every("costs that do not come", 300.0, costs.read, first_after_s=300.0)
     if service.settings.billing:
         allow_private = service.settings.allow_private_targets
-        beside.append(Billing(service.database, service.sealer, billing, allow_private=allow_private))
+        beside.append(Billing(service.database, service.sealer, billing, allow_private=allow_private, told=costs.told))
         beside.append(Capturing(service.database, service.sealer, allow_private=allow_private))
         watch = LedgerWatch(service.database)
         service.metric_sources.append(watch)
         service.ticks.every("look through the ledger", LOOK_S, watch.tick, first_after_s=LOOK_S)
+    routers = [endpoint_routes, status_pages(service.database), *billing_routes(service, billing.batch_size)]
     return uvicorn.Config(
-        create_app(
-            service,
-            routers=[endpoint_routes, status_pages(service.database), usage_routes(service)],
-            beside=beside,
-        ),
+        create_app(service, routers=routers, beside=beside),
         # The validator reads arrival times from sockets of Python's own loop; uvloop is quicker, but hides them.
         loop="asyncio" if service.settings.validator else "auto",
         log_config=None,

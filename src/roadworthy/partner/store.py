@@ -35,6 +35,8 @@ SWEEP_S = 60.0
 """Between two looks for old records; they are removed `SWEPT` at a time."""
 SWEPT = 5000
 LOCK_TIMEOUT_S = 10
+CLOSE_TIMEOUT_S = 30.0
+"""How long a server's end waits for a database that does not answer."""
 DAY_S = 86_400
 
 log = logging.getLogger("roadworthy.partner")
@@ -160,7 +162,9 @@ class CostStore:
             thread, self._thread = self._thread, None
             self._changed.notify()
         if thread is not None:
-            thread.join()
+            thread.join(CLOSE_TIMEOUT_S)
+            if thread.is_alive():
+                log.error("the database did not answer within %g seconds; costs may be lost", CLOSE_TIMEOUT_S)
             atexit.unregister(self.close)
         self._engine.dispose()
 

@@ -22,6 +22,11 @@ def upgrade() -> None:
         sa.Column("charged_nano", sa.BigInteger(), nullable=False),
         sa.Column("credited_usd", sa.BigInteger(), nullable=False),
         sa.Column("credited_nano", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("requests >= 0 AND charged_usd >= 0 AND credited_usd >= 0", name=op.f("ck_balances_counts")),
+        sa.CheckConstraint(
+            "charged_nano >= 0 AND charged_nano < 1000000000 AND credited_nano >= 0 AND credited_nano < 1000000000",
+            name=op.f("ck_balances_rests"),
+        ),
         sa.PrimaryKeyConstraint("payer", "provider", "model", "day", name=op.f("pk_balances")),
     )
     op.create_table(
@@ -123,6 +128,11 @@ def upgrade() -> None:
         sa.Column("settled_at_us", sa.BigInteger(), nullable=True),
         sa.CheckConstraint("state <> 'settled' OR cost_nano_usd IS NOT NULL", name=op.f("ck_usage_settled_has_cost")),
         sa.CheckConstraint(
+            "state IN ('settled', 'disputed') OR cost_nano_usd IS NULL", name=op.f("ck_usage_cost_was_posted")
+        ),
+        sa.CheckConstraint("(cost_nano_usd IS NULL) = (settled_at_us IS NULL)", name=op.f("ck_usage_cost_has_time")),
+        sa.CheckConstraint("cost_nano_usd >= 0", name=op.f("ck_usage_cost")),
+        sa.CheckConstraint(
             "state IN ('pending', 'settled', 'disputed', 'expired', 'unbilled')", name=op.f("ck_usage_state")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_usage")),
@@ -148,7 +158,15 @@ def upgrade() -> None:
         sa.Column("posted_nano_usd", sa.BigInteger(), nullable=True),
         sa.Column("resolved_at_us", sa.BigInteger(), nullable=True),
         sa.Column("resolved_nano_usd", sa.BigInteger(), nullable=True),
-        sa.Column("resolution", sa.String(length=200), nullable=True),
+        sa.Column("resolution", sa.String(length=16), nullable=True),
+        sa.Column("resolved_by", sa.String(length=128), nullable=True),
+        sa.Column("note", sa.String(length=400), nullable=True),
+        sa.CheckConstraint(
+            "(resolved_at_us IS NULL) = (resolved_nano_usd IS NULL) AND "
+            "(resolved_at_us IS NULL) = (resolution IS NULL) AND "
+            "(resolved_at_us IS NULL) = (resolved_by IS NULL) AND (resolved_at_us IS NULL) = (note IS NULL)",
+            name=op.f("ck_disputes_resolved_whole"),
+        ),
         sa.ForeignKeyConstraint(["usage_id"], ["usage.id"], name=op.f("fk_disputes_usage_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_disputes")),
     )
@@ -161,6 +179,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("resolved_at_us IS NULL"),
     )
     op.create_index(op.f("ix_disputes_usage_id"), "disputes", ["usage_id"], unique=False)
+    op.create_index(
+        "uq_disputes_open",
+        "disputes",
+        ["usage_id"],
+        unique=True,
+        sqlite_where=sa.text("resolved_at_us IS NULL"),
+        postgresql_where=sa.text("resolved_at_us IS NULL"),
+    )
     op.create_table(
         "entries",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -170,6 +196,12 @@ def upgrade() -> None:
         sa.Column("credit_account", sa.String(length=160), nullable=False),
         sa.Column("amount_nano_usd", sa.BigInteger(), nullable=False),
         sa.Column("posted_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("reason", sa.String(length=400), nullable=True),
+        sa.Column("author", sa.String(length=128), nullable=True),
+        sa.CheckConstraint(
+            "kind = 'charge' OR (reason IS NOT NULL AND author IS NOT NULL)",
+            name=op.f("ck_entries_correction_is_signed"),
+        ),
         sa.CheckConstraint("kind IN ('charge', 'correction')", name=op.f("ck_entries_kind")),
         sa.CheckConstraint("amount_nano_usd >= 0", name=op.f("ck_entries_amount")),
         sa.CheckConstraint("debit_account <> credit_account", name=op.f("ck_entries_two_accounts")),
@@ -185,6 +217,17 @@ def upgrade() -> None:
         postgresql_where=sa.text("kind = 'correction'"),
     )
     op.create_index(
+        op.f("ix_entries_debit_account_posted_at_us"), "entries", ["debit_account", "posted_at_us"], unique=False
+    )
+    op.create_index(
+        "ix_entries_given_back",
+        "entries",
+        ["credit_account", "posted_at_us"],
+        unique=False,
+        sqlite_where=sa.text("kind = 'correction'"),
+        postgresql_where=sa.text("kind = 'correction'"),
+    )
+    op.create_index(
         "uq_entries_charge",
         "entries",
         ["usage_id"],
@@ -192,7 +235,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("kind = 'charge'"),
         postgresql_where=sa.text("kind = 'charge'"),
     )
-    for statement in _APPEND_ONLY[op.get_bind().dialect.name]:
+    for statement in _GUARDS[op.get_bind().dialect.name]:
         op.execute(statement)
 
 
@@ -209,6 +252,8 @@ def downgrade() -> None:
     op.drop_table("balances")
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP FUNCTION billing_is_append_only")
+        for name, *_ in _RULES:
+            op.execute(f"DROP FUNCTION {name}")
 
 
 _SAYING = {"entries": "the ledger is append-only", "prices": "prices are append-only"}
@@ -216,8 +261,56 @@ _SAYING = {"entries": "the ledger is append-only", "prices": "prices are append-
 _SAME = {
     "entries": "id = NEW.id OR (usage_id = NEW.usage_id AND kind = 'charge' AND NEW.kind = 'charge')",
     "prices": "id = NEW.id",
+    "disputes": "id = NEW.id OR (usage_id = NEW.usage_id AND resolved_at_us IS NULL AND NEW.resolved_at_us IS NULL)",
+    "usage": "id = NEW.id",
 }
-_APPEND_ONLY = {
+_RULES = (  # name, when, table, condition, what is said; row by row, and the same on both databases
+    (
+        "entries_give_back_no_more_than_was_paid",
+        "BEFORE INSERT",
+        "entries",
+        (
+            "NEW.kind = 'correction' AND NEW.debit_account LIKE 'provider:%' AND NEW.amount_nano_usd > "
+            "COALESCE((SELECT cost_nano_usd FROM usage WHERE usage.id = NEW.usage_id), -1)"
+        ),
+        "a correction gives back no more than was paid",
+    ),
+    (
+        "usage_settled_has_its_charge",
+        "BEFORE UPDATE OF state",
+        "usage",
+        (
+            "NEW.state = 'settled' AND OLD.state <> 'settled' AND NOT EXISTS "
+            "(SELECT 1 FROM entries WHERE entries.usage_id = NEW.id AND entries.kind = 'charge')"
+        ),
+        "a settled request has its charge in the ledger",
+    ),
+    (
+        "usage_charged_stays_so",
+        "BEFORE UPDATE OF state, cost_nano_usd",
+        "usage",
+        "OLD.cost_nano_usd IS NOT NULL AND (NEW.state NOT IN ('settled', 'disputed') OR NEW.cost_nano_usd IS NULL)",
+        "a charged request is settled or disputed, and has its cost",
+    ),
+    (
+        "usage_is_what_was_served",
+        "BEFORE UPDATE OF provider, request_id, payer, model, served_at_us",
+        "usage",
+        (
+            "NEW.provider <> OLD.provider OR NEW.request_id <> OLD.request_id OR NEW.payer <> OLD.payer "
+            "OR NEW.model <> OLD.model OR NEW.served_at_us <> OLD.served_at_us"
+        ),
+        "who was served what, by whom and when, never changes",
+    ),
+    (
+        "disputes_stay_resolved",
+        "BEFORE UPDATE",
+        "disputes",
+        "OLD.resolved_at_us IS NOT NULL",
+        "a resolved dispute is never changed",
+    ),
+)
+_GUARDS = {
     "sqlite": [
         f"CREATE TRIGGER {table}_no_{action.lower()} BEFORE {action} ON {table} "
         f"BEGIN SELECT RAISE(ABORT, '{saying}'); END"
@@ -226,9 +319,19 @@ _APPEND_ONLY = {
     ]
     + [
         f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} "  # noqa: S608  names of ours
-        f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {_SAME[table]}) "
-        f"BEGIN SELECT RAISE(ABORT, '{saying}'); END"
-        for table, saying in _SAYING.items()
+        f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {same}) "
+        f"BEGIN SELECT RAISE(ABORT, '{_SAYING.get(table, f'rows of {table} are not replaced')}'); END"
+        for table, same in _SAME.items()
+    ]
+    + [
+        (
+            "CREATE TRIGGER disputes_no_delete BEFORE DELETE ON disputes "
+            "BEGIN SELECT RAISE(ABORT, 'disputes are never removed'); END"
+        )
+    ]
+    + [
+        f"CREATE TRIGGER {name} {when} ON {table} WHEN {condition} BEGIN SELECT RAISE(ABORT, '{saying}'); END"
+        for name, when, table, condition, saying in _RULES
     ],
     "postgresql": [
         """CREATE FUNCTION billing_is_append_only() RETURNS trigger LANGUAGE plpgsql AS
@@ -237,6 +340,20 @@ _APPEND_ONLY = {
             f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
             "FOR EACH STATEMENT EXECUTE FUNCTION billing_is_append_only()"
             for table in _SAYING
+        ),
+        (
+            "CREATE TRIGGER disputes_no_delete BEFORE DELETE OR TRUNCATE ON disputes "
+            "FOR EACH STATEMENT EXECUTE FUNCTION billing_is_append_only()"
+        ),
+        # The condition stands in a function, since a trigger's own may not look into tables.
+        *(
+            f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            f"IF {condition} THEN RAISE EXCEPTION '{saying}'; END IF; RETURN NEW; END $$"
+            for name, _, _, condition, saying in _RULES
+        ),
+        *(
+            f"CREATE TRIGGER {name} {when} ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()"
+            for name, when, table, _, _ in _RULES
         ),
     ],
 }

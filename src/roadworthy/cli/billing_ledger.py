@@ -1,0 +1,287 @@
+"""`roadworthy billing balance`, `verify`, `correct`, `dispute` and `statement`: the ledger read and put right."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+import typer
+
+from roadworthy.billing import balances, verify
+from roadworthy.billing.api_ledger import balance_row, entry_row
+from roadworthy.billing.dates import Month, day_of, shown_day
+from roadworthy.billing.money import shown_usd, usd
+from roadworthy.billing.statement import statement
+from roadworthy.billing.statement_formats import FORMATS, csv_of
+from roadworthy.billing.store import corrections, disputes
+from roadworthy.billing.store.disputes import Choice, Dispute, Entry
+from roadworthy.billing.tables import usage
+from roadworthy.cli.operator import iso, read, show
+from roadworthy.cli.options import Where
+from roadworthy.database import Database
+from roadworthy.errors import UsageError
+
+WRONG = 1
+"""The exit code of books that do not agree."""
+
+
+def balance(url: str | None, *, only: dict[str, str | None], period: tuple[str | None, str | None], **how: Any) -> None:
+    """Print sums of the ledger: as a table, JSON or CSV."""
+    by = [name.strip() for name in how["by"].split(",") if name.strip()]
+    if how["as_json"] and how["as_csv"]:
+        raise UsageError("--json and --csv exclude each other")
+    days = [None if text is None else day_of(text) for text in period]
+    if days[0] is not None and days[1] is not None and days[0] > days[1]:
+        raise UsageError(f"--from {period[0]} is after --to {period[1]}")
+
+    async def work(database: Database) -> list[balances.Balance]:
+        async with database.reading() as connection:
+            to_day = None if days[1] is None else days[1] + 1
+            return await balances.balance(connection, **only, from_day=days[0], to_day=to_day, by=by)
+
+    rows = read(Where(url), work)
+    if how["as_json"]:
+        typer.echo(json.dumps([balance_row(row) for row in rows], indent=2, ensure_ascii=False))
+        return
+    if how["as_csv"]:
+        columns = (*by, "requests", "charged_nano_usd", "credited_nano_usd", "cost_nano_usd", "cost_usd")
+        sys.stdout.buffer.write(csv_of(columns, [_csv_row(row) for row in rows]))
+        return
+    shown = [
+        {
+            **{name: _key(row, name) for name in by},
+            "requests": row.requests,
+            "charged": shown_usd(row.charged_nano_usd),
+            "given_back": shown_usd(row.credited_nano_usd),
+            "cost": shown_usd(row.net_nano_usd),
+        }
+        for row in rows
+    ]
+    show(shown, (*by, "requests", "charged", "given_back", "cost"), as_json=False, nothing="nothing was charged")
+
+
+def _key(row: balances.Balance, name: str) -> Any:
+    return shown_day(row.day) if name == "day" and row.day is not None else getattr(row, name)
+
+
+def _csv_row(row: balances.Balance) -> dict[str, Any]:
+    return {name: _key(row, name) for name in balances.BY} | {
+        "requests": row.requests,
+        "charged_nano_usd": row.charged_nano_usd,
+        "credited_nano_usd": row.credited_nano_usd,
+        "cost_nano_usd": row.net_nano_usd,
+        "cost_usd": usd(row.net_nano_usd),
+    }
+
+
+def verify_books(url: str | None, most: int, *, as_json: bool) -> None:
+    """Compute everything anew and compare; exit code 1 where something differs."""
+    books, kinds, first = verify.Books(), Counter[str](), list[verify.Problem]()
+
+    async def work(database: Database) -> None:
+        async with database.reading() as connection:
+            async for found in verify.problems(connection, books):
+                kinds[found.kind.value] += 1
+                if len(first) < most:
+                    first.append(found)
+
+    read(Where(url), work)
+    if as_json:
+        told = {
+            "requests": dict(sorted(books.requests.items())),
+            "entries": books.entries,
+            "balances": books.balances,
+            "disputes": books.disputes,
+            "costNanoUsd": books.payers_nano_usd,
+            "costUsd": usd(books.payers_nano_usd),
+            "problems": dict(sorted(kinds.items())),
+            "first": [{"kind": one.kind.value, "where": one.where, "what": one.what} for one in first],
+        }
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        states = ", ".join(f"{count} {state}" for state, count in sorted(books.requests.items())) or "none"
+        typer.echo(f"requests: {states}")
+        typer.echo(f"entries: {books.entries}; balances: {books.balances}; disputes: {books.disputes}")
+        typer.echo(f"payers owe, and providers earned: {shown_usd(books.payers_nano_usd)}")
+        for one in first:
+            typer.echo(f"{one.kind.value}: {one.where}: {one.what}")
+        if len(first) < kinds.total():
+            typer.echo(f"and {kinds.total() - len(first)} more; --most shows them")
+        typer.echo(f"{kinds.total()} wrong" if kinds else "everything agrees")
+    if kinds:
+        raise typer.Exit(WRONG)
+
+
+def correct(url: str | None, provider: str, request_id: str, to_nano_usd: int, *, reason: str, by: str | None) -> None:
+    """Let a settled request cost another amount."""
+
+    async def work(database: Database) -> int:
+        async with database.writing() as connection:
+            query = sa.select(usage.c.id).where(usage.c.provider == provider, usage.c.request_id == request_id)
+            usage_id = (await connection.execute(query)).scalar()
+            if usage_id is None:
+                raise UsageError(f"no request {request_id} of {provider} is known")
+            now_us = await database.now_us(connection)
+            return await corrections.correct(connection, usage_id, to_nano_usd, reason, by or _me(), now_us=now_us)
+
+    change = read(Where(url), work)
+    verb = "charged more" if change > 0 else "given back"
+    typer.echo(f"{request_id} of {provider} costs {shown_usd(to_nano_usd)} now: {shown_usd(abs(change))} {verb}")
+
+
+def dispute_list(url: str | None, provider: str | None, payer: str | None, *, resolved: bool, as_json: bool) -> None:
+    """Print disputes: those that are open, or all."""
+
+    async def work(database: Database) -> list[Dispute]:
+        found: list[Dispute] = []
+        async with database.reading() as connection:
+            while True:
+                after = found[-1].id if found else 0
+                more = await disputes.listed(connection, provider=provider, payer=payer, resolved=resolved, after=after)
+                if not more:
+                    return found
+                found += more
+
+    rows = [_dispute_row(one) for one in read(Where(url), work)]
+    columns = ("id", "provider", "request_id", "payer", "reason", "claimed", "cost", "opened_at", "resolution")
+    show(rows, columns, as_json=as_json, nothing="no dispute is open" if not resolved else "there were no disputes")
+
+
+def dispute_show(url: str | None, dispute_id: int, *, as_json: bool) -> None:
+    """Print one dispute with what the ledger holds for its request. Raises `UsageError`."""
+
+    async def work(database: Database) -> tuple[Dispute, list[Entry]]:
+        async with database.reading() as connection:
+            found = await disputes.find(connection, dispute_id)
+            if found is None:
+                raise UsageError(
+                    f"there is no dispute {dispute_id}; `roadworthy billing dispute list --all` shows them"
+                )
+            return found, await disputes.entries_of(connection, found.usage_id)
+
+    found, history = read(Where(url), work)
+    row = _dispute_row(found)
+    if as_json:
+        row["entries"] = [entry_row(entry) | {"author": entry.author} for entry in history]
+        typer.echo(json.dumps(row, indent=2, ensure_ascii=False))
+        return
+    for name, value in row.items():
+        if value is not None and not name.endswith("_nano_usd"):
+            typer.echo(f"{name.replace('_', ' ')}: {value}")
+    typer.echo("entries:")
+    entries = [
+        {
+            "posted_at": iso(entry.posted_at_us),
+            "kind": entry.kind,
+            "from": entry.debit_account,
+            "to": entry.credit_account,
+            "amount": shown_usd(entry.amount_nano_usd),
+            "author": entry.author,
+            "reason": entry.reason,
+        }
+        for entry in history
+    ]
+    columns = ("posted_at", "kind", "from", "to", "amount", "author", "reason")
+    show(entries, columns, as_json=False, nothing="none: nothing was charged")
+
+
+def dispute_resolve(
+    url: str | None, dispute_id: int, accept: str | None, note: str, by: str | None, *, charge_nothing: bool
+) -> None:
+    """Resolve a dispute to the chosen amount. Raises `UsageError`."""
+    if (accept is None) is not charge_nothing:
+        raise UsageError("say one of --accept claimed, --accept posted, --accept AMOUNT and --charge-nothing")
+    choice, amount = (Choice.NOTHING, None) if accept is None else _accepted(accept)
+
+    async def work(database: Database) -> tuple[int, Dispute | None]:
+        async with database.writing() as connection:
+            now_us = await database.now_us(connection)
+            costs = await disputes.resolve(
+                connection, dispute_id, choice, note, by or _me(), now_us=now_us, amount_nano_usd=amount
+            )
+            return costs, await disputes.find(connection, dispute_id)
+
+    costs, found = read(Where(url), work)
+    assert found is not None  # it was resolved just now
+    typer.echo(f"dispute {dispute_id} resolved: {found.request_id} of {found.provider} costs {shown_usd(costs)}")
+
+
+def _accepted(accept: str) -> tuple[Choice, int | None]:
+    if accept in {Choice.CLAIMED.value, Choice.POSTED.value}:
+        return Choice(accept), None
+    if accept.isascii() and accept.isdigit() and len(accept) <= 19:
+        return Choice.AMOUNT, int(accept)
+    raise UsageError(f"--accept is claimed, posted, or a whole number of nano-USD; got {accept!r}")
+
+
+def _dispute_row(one: Dispute) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "provider": one.provider,
+        "request_id": one.request_id,
+        "payer": one.payer,
+        "model": one.model,
+        "state": one.state,
+        "reason": one.reason,
+        "claimed": one.claimed,
+        "posted_nano_usd": one.posted_nano_usd,
+        "cost_nano_usd": one.cost_nano_usd,
+        "cost": None if one.cost_nano_usd is None else shown_usd(one.cost_nano_usd),
+        "served_at": iso(one.served_at_us),
+        "opened_at": iso(one.opened_at_us),
+        "resolved_at": iso(one.resolved_at_us),
+        "resolution": one.resolution,
+        "resolved_nano_usd": one.resolved_nano_usd,
+        "resolved_by": one.resolved_by,
+        "note": one.note,
+    }
+
+
+def payer_statement(url: str | None, payer: str, month: str, form: str, output: Path | None) -> None:
+    """Write a payer's statement to a file, or to standard output."""
+    if form not in FORMATS:
+        raise UsageError(f"--format is {', '.join(FORMATS)}; got {form!r}")
+    if form == "parquet" and output is None:
+        raise UsageError("Parquet is no text; name a file with --output")
+    wanted = Month.of(month)
+
+    async def work(database: Database) -> bytes:
+        async with database.reading() as connection:
+            now_us = await database.now_us(connection)
+            return FORMATS[form](await statement(connection, payer, wanted, now_us=now_us))
+
+    made = read(Where(url), work)
+    if output is None:
+        sys.stdout.buffer.write(made)
+    else:
+        _write(output, made)
+
+
+def _write(output: Path, content: bytes) -> None:
+    """The file appears whole or not at all, for its owner's eyes alone."""
+    try:
+        handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            Path(name).replace(output)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror}") from None
+
+
+def _me() -> str:
+    """Who runs this, for the record."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user without a name
+        return "operator"
