@@ -49,7 +49,8 @@ from cost_server import cost_of, cost_server
 BATCH = 10_000
 PROVIDER, OTHER = "acme", "bare"
 PAYERS, MODELS, DAYS = 200, 20, 2
-POLICY = Policy(batches_per_turn=1)
+POLICY = Policy(batches_per_turn=1, recheck_ids_per_hour=0)
+WANTED = turns.Wanted(POLICY.next_turn_most_us, {PROVIDER})
 
 
 def request(provider: str, number: int) -> Served:
@@ -79,7 +80,7 @@ async def fill(database: Database, provider: str, first: int, count: int) -> flo
 async def ours(database: Database) -> tuple[float, float]:
     """Claim, judge and settle one batch; seconds, and those of them that judging took."""
     async with database.writing() as connection:
-        [turn] = await turns.take(connection, await database.now_us(connection), 120_000_000, 1, {PROVIDER})
+        [turn] = await turns.take(connection, await database.now_us(connection), 120_000_000, 1, WANTED)
     jitter = random.Random(1)
     begun_s = time.perf_counter()
     async with database.reading() as connection:
@@ -95,7 +96,7 @@ async def ours(database: Database) -> tuple[float, float]:
         now_us = await database.now_us(connection)
         assert await turns.hold(connection, turn, now_us, 120_000_000)
         settled = await ledger.settle(connection, PROVIDER, asked, found, now_us=now_us, policy=POLICY, jitter=jitter)
-        await batches.note(connection, PROVIDER, now_us, asked=len(asked), outcome="answered", settled=settled)
+        await batches.note(connection, PROVIDER, now_us, found=found, question=None, asked=len(asked), settled=settled)
     took_s = claimed_s + time.perf_counter() - begun_s
     assert settled.settled == len(asked) == BATCH
     async with database.writing() as connection:
