@@ -9,7 +9,8 @@ database of the same size, in turns:
   bare        the same rows read, inserted and updated by the driver alone: sqlite3's executemany, psycopg's arrays
               with `unnest`; it judges no answer and keeps no balances by payer, but one sum
 
-End to end is a whole turn of the collector with one batch, its provider a process of its own over loopback HTTP.
+`writes` is the ratio without the judging of the answer, which the bare side does not do. End to end is a whole turn of
+the collector with one batch, its provider a process of its own over loopback HTTP.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ from cost_server import cost_of, cost_server
 BATCH = 10_000
 PROVIDER, OTHER = "acme", "bare"
 PAYERS, MODELS, DAYS = 200, 20, 2
-POLICY = Policy(batches_per_turn=1)
+POLICY = Policy(batches_per_turn=1, recheck_ids_per_hour=0)
+WANTED = turns.Wanted(POLICY.next_turn_most_us, {PROVIDER})
 
 
 def request(provider: str, number: int) -> Served:
@@ -75,10 +77,10 @@ async def fill(database: Database, provider: str, first: int, count: int) -> flo
     return time.perf_counter() - begun_s
 
 
-async def ours(database: Database) -> float:
-    """Claim, judge and settle one batch; seconds."""
+async def ours(database: Database) -> tuple[float, float]:
+    """Claim, judge and settle one batch; seconds, and those of them that judging took."""
     async with database.writing() as connection:
-        [turn] = await turns.take(connection, await database.now_us(connection), 120_000_000, 1, {PROVIDER})
+        [turn] = await turns.take(connection, await database.now_us(connection), 120_000_000, 1, WANTED)
     jitter = random.Random(1)
     begun_s = time.perf_counter()
     async with database.reading() as connection:
@@ -88,17 +90,18 @@ async def ours(database: Database) -> float:
     body = orjson.dumps({"requests": items})  # the provider's work, which is not ours
     begun_s = time.perf_counter()
     found = answer.read(Reply(200, (), body), frozenset(one.request_id for one in asked), POLICY.max_cost_nano_usd)
+    judged_s = time.perf_counter() - begun_s
     assert isinstance(found, Costs)
     async with database.writing() as connection:
         now_us = await database.now_us(connection)
         assert await turns.hold(connection, turn, now_us, 120_000_000)
         settled = await ledger.settle(connection, PROVIDER, asked, found, now_us=now_us, policy=POLICY, jitter=jitter)
-        await batches.note(connection, PROVIDER, now_us, asked=len(asked), outcome="answered", settled=settled)
+        await batches.note(connection, PROVIDER, now_us, found=found, question=None, asked=len(asked), settled=settled)
     took_s = claimed_s + time.perf_counter() - begun_s
     assert settled.settled == len(asked) == BATCH
     async with database.writing() as connection:
         await turns.give_back(connection, turn, 0, failures=0, batch_limit=BATCH)
-    return took_s
+    return took_s, judged_s
 
 
 _READ = (
@@ -197,10 +200,10 @@ async def measure(url: str, bare: Callable[[], Callable[[], float]], sizes: list
             await endpoints.register(
                 connection, Sealer(None), provider, "http://127.0.0.1:1/", now_us, batch_size=BATCH
             )
-    one = bare()
+    write_bare = bare()
     print(
         f"{'requests':>10}  {'taken in/s':>10}  {'10,000 in':>9}  {'ours ids/s':>10}  {'bare ids/s':>10}  "
-        f"{'ours/bare':>9}  {'end to end':>10}   (medians of {rounds} rounds)"
+        f"{'ours/bare':>9}  {'writes':>6}  {'end to end':>10}   (medians of {rounds} rounds)"
     )
     filled = 0
     with cost_server() as cost_url:
@@ -209,19 +212,20 @@ async def measure(url: str, bare: Callable[[], Callable[[], float]], sizes: list
             took_s = sum([await fill(database, each, filled, half) for each in (PROVIDER, OTHER)])
             rate, filled = 2 * half / took_s, size
             await analyzed(database)
-            figures: list[tuple[float, float, float, float]] = []
+            figures: list[tuple[float, float, float, float, float]] = []
             for number in range(rounds):
                 # Each provider has as many pending again as before the round.
                 taken_s = await fill(database, PROVIDER, 10**9 + size + number * BATCH, BATCH)
                 await fill(database, OTHER, 10**9 + size + number * BATCH, BATCH)
-                ours_s = await ours(database)
-                bare_s = await asyncio.to_thread(one)
-                figures.append((taken_s, ours_s, bare_s, await end_to_end(database, cost_url)))
-            taken_s, ours_s, bare_s, whole_s = (statistics.median(column) for column in zip(*figures, strict=True))
-            ratio = statistics.median(bare_s / ours_s for _, ours_s, bare_s, _ in figures)
+                ours_s, judged_s = await ours(database)
+                bare_s = await asyncio.to_thread(write_bare)
+                figures.append((taken_s, ours_s, judged_s, bare_s, await end_to_end(database, cost_url)))
+            taken_s, ours_s, _, bare_s, whole_s = (statistics.median(column) for column in zip(*figures, strict=True))
+            ratio = statistics.median(one[3] / one[1] for one in figures)
+            writes = statistics.median(one[3] / (one[1] - one[2]) for one in figures)
             print(
                 f"{size:10,}  {rate:10,.0f}  {taken_s * 1000:6.0f} ms  {BATCH / ours_s:10,.0f}  "
-                f"{BATCH / bare_s:10,.0f}  {ratio:9.2f}  {whole_s * 1000:7.0f} ms",
+                f"{BATCH / bare_s:10,.0f}  {ratio:9.2f}  {writes:6.2f}  {whole_s * 1000:7.0f} ms",
                 flush=True,
             )
     await database.close()

@@ -94,7 +94,8 @@ async def _serve() -> None:
     loop = asyncio.get_running_loop()
     record = Record()
     server = await loop.create_server(lambda: Connection(record), "127.0.0.1", 0)
-    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/request-costs", flush=True)
+    sys.stdout.write(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/request-costs\n")
+    sys.stdout.flush()
     await loop.run_in_executor(None, sys.stdin.read)
 
 

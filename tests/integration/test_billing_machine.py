@@ -37,7 +37,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy.billing.collector import Collector
 from roadworthy.billing.records import Served
-from roadworthy.billing.schedule import SECOND_US, Policy
+from roadworthy.billing.schedule import LEASE_MOST_S, SECOND_US, Policy
 from roadworthy.billing.store import endpoints, usage
 from roadworthy.billing.tables import balances, batches, cost_endpoints, disputes, entries
 from roadworthy.billing.tables import usage as usage_table
@@ -49,7 +49,7 @@ EXAMPLES = int(os.environ.get("ROADWORTHY_MACHINE_EXAMPLES", "0"))
 STEPS = 20
 START_US = 1_800_000_000 * SECOND_US
 PROVIDERS = ("alpha", "beta")
-NAMES = tuple(f"r{n}" for n in range(38)) + ('"é\\ \u2028', "R1")
+NAMES = (*(f"r{n}" for n in range(38)), '"é\\ \u2028', "R1")
 POLICY = Policy(
     batch_size=5,
     batches_per_turn=3,
@@ -59,6 +59,7 @@ POLICY = Policy(
     lease_s=120,
     searches=8,
     alone_per_turn=2,
+    recheck_ids_per_hour=0,
 )
 BATCH_OF = [5, 4, 2]
 LATEST_US = int(max(POLICY.ask_again_most_s, POLICY.ask_again_s) * 1.2) * SECOND_US
@@ -71,11 +72,11 @@ POSTED, DOUBTED, AGAIN = "posted", "doubted", "again"
 
 def _one(value: str) -> Callable[[str], list[str]]:
     """An item with this cost, as it stands in JSON."""
-    return lambda id: [f'{{"requestId": {id}, "costNanoUsd": {value}}}']
+    return lambda name: [f'{{"requestId": {name}, "costNanoUsd": {value}}}']
 
 
 def _all(*values: str) -> Callable[[str], list[str]]:
-    return lambda id: [item for value in values for item in _one(value)(id)]
+    return lambda name: [item for value in values for item in _one(value)(name)]
 
 
 GIANT = "9" * 5000
@@ -97,7 +98,7 @@ WORDS: dict[str, tuple[Callable[[str], list[str]], str, int]] = {
     "too large": (_one(str(2**63)), DOUBTED, 0),
     "infinite": (_one("1e400"), DOUBTED, 0),
     "5,000 digits": (_one(GIANT), DOUBTED, 0),
-    "left out": (lambda _id: [], AGAIN, 0),
+    "left out": (lambda _name: [], AGAIN, 0),
     "negative": (_one("-1"), AGAIN, 0),
     "negative fraction": (_one("-0.1"), AGAIN, 0),
     "negative giant": (_one("-" + GIANT), AGAIN, 0),
@@ -105,8 +106,8 @@ WORDS: dict[str, tuple[Callable[[str], list[str]], str, int]] = {
     "true": (_one("true"), AGAIN, 0),
     "null": (_one("null"), AGAIN, 0),
     "NaN": (_one("NaN"), AGAIN, 0),
-    "no cost": (lambda id: [f'{{"requestId": {id}}}'], AGAIN, 0),
-    "key twice": (lambda id: [f'{{"requestId": {id}, "costNanoUsd": 1, "costNanoUsd": 2}}'], AGAIN, 0),
+    "no cost": (lambda name: [f'{{"requestId": {name}}}'], AGAIN, 0),
+    "key twice": (lambda name: [f'{{"requestId": {name}, "costNanoUsd": 1, "costNanoUsd": 2}}'], AGAIN, 0),
 }
 WORD = st.sampled_from([*sorted(WORDS), *["left out"] * 16])
 EXTRAS = {
@@ -147,7 +148,7 @@ EXPECTED = {
 
 
 class Killed(BaseException):
-    """The process is no more."""
+    """The process is no more. It is no error: nothing may catch it, as nothing catches SIGKILL."""
 
 
 def _in_haste(connection: Any, _record: Any) -> None:
@@ -213,6 +214,8 @@ class One:
     cost: int | None = None
     asks: int = 0
     first_missing_us: int | None = None
+    may_expire: bool = False
+    """Whether it was left out for long and often enough; it need not be given up where its provider was silent."""
 
 
 Key = tuple[str, str]
@@ -275,6 +278,7 @@ class Machine(RuleBasedStateMachine):
         self.clock = Clock()
         self.office = MortalDatabase(url, self.clock)
         self.ones: Ones = {}
+        self.chosen: Ones = {}
         self.serials = dict.fromkeys(PROVIDERS, 0)
         self.urls: dict[str, str | None] = {}
         self.paused = dict.fromkeys(PROVIDERS, False)
@@ -286,9 +290,7 @@ class Machine(RuleBasedStateMachine):
         self.found: dict[str, list[sa.Row[Any]]] = {}
         self.log = logging.getLogger("roadworthy.billing.collector")
         self.listener = logging.Handler(logging.ERROR)
-        self.listener.emit = lambda record: self.faults.append(  # type: ignore[method-assign]
-            logging.Formatter().format(record)
-        )
+        self.listener.emit = self._logged  # type: ignore[method-assign]
         self.log.addHandler(self.listener)
         self.gateway = MortalDatabase(url, self.clock)
         self.databases = [MortalDatabase(url, self.clock) for _ in range(2)]
@@ -314,6 +316,10 @@ class Machine(RuleBasedStateMachine):
         database.reborn()
         return Collector(database, Sealer(None), Wire(who, self, database), POLICY, jitter=random.Random(who))
 
+    def _logged(self, record: logging.LogRecord) -> None:
+        if not record.exc_info or not isinstance(record.exc_info[1], Killed):
+            self.faults.append(logging.Formatter().format(record))
+
     def _broke(self, _loop: Any, context: dict[str, Any]) -> None:
         if not isinstance(context.get("exception"), Killed):
             self.faults.append(f"{context.get('message')}: {context.get('exception')!r}")
@@ -333,6 +339,7 @@ class Machine(RuleBasedStateMachine):
     )
     def go_on(
         self,
+        *,
         seconds: int,
         provider: str,
         names: list[str],
@@ -366,6 +373,7 @@ class Machine(RuleBasedStateMachine):
     )
     def overlap(
         self,
+        *,
         who: int,
         first: int,
         meanwhile: str,
@@ -382,11 +390,16 @@ class Machine(RuleBasedStateMachine):
         ]
         self.runner.run(self._serve(told, None))
         self.clock.at_us += 61 * SECOND_US
-        self.runner.run(self._overlap(who, meanwhile, end, seconds, words, refusal, dies_after))
+        self.runner.run(
+            self._overlap(
+                who, meanwhile=meanwhile, end=end, seconds=seconds, words=words, refusal=refusal, dies_after=dies_after
+            )
+        )
 
     async def _overlap(
         self,
         who: int,
+        *,
         meanwhile: str,
         end: str,
         seconds: int,
@@ -418,6 +431,26 @@ class Machine(RuleBasedStateMachine):
         if meanwhile == "pause":
             for provider in PROVIDERS:
                 await self._manage(provider, "resume")
+
+    @rule(
+        who=st.integers(0, 1),
+        first=st.integers(0, len(NAMES) - 1),
+        words=st.lists(st.sampled_from(["left out", "left out", "negative", "plain", "text"]), min_size=7, max_size=7),
+        spoilt=st.sampled_from([None, 0, 1, 2]),
+        dies_after=DIES_AFTER,
+    )
+    def persist(self, who: int, first: int, words: list[str], spoilt: int | None, dies_after: int | None) -> None:
+        """For an hour a provider leaves ids out, or stumbles over one; a collector may die in the middle of it."""
+        self.runner.run(self._mend())
+        names = [NAMES[(first + n) % len(NAMES)] for n in range(7)]
+        for provider in PROVIDERS:
+            self.runner.run(self._serve([self._served(provider, name, None) for name in names], None))
+            if spoilt is not None:
+                self.poison.add((provider, names[spoilt]))
+        for number in range(6):
+            self.clock.at_us += 900 * SECOND_US
+            self.runner.run(self._collect(who, words, "nothing more", [], dies_after if number == 3 else None))
+        self.poison.clear()
 
     @rule(
         provider=st.sampled_from(PROVIDERS),
@@ -607,7 +640,7 @@ class Machine(RuleBasedStateMachine):
             self.collectors[who] = self._process(who)
             first = worlds[0]
             await self._agree(worlds)
-            self.seen["undone" if self.ones is first else "done before the kill"] += len(worlds) > 1
+            self.seen["undone" if self.chosen is first else "done before the kill"] += len(worlds) > 1
             return
         before = {row.provider: row for row in self.found["cost_endpoints"]}
         rows = {(row.provider, row.request_id): row for row in self.found["usage"]}
@@ -630,7 +663,9 @@ class Machine(RuleBasedStateMachine):
                 "invariant 7: two turns share a fence"
             )
             lease_us = before[provider].lease_until_us
-            assert lease_us is None or lease_us <= self.clock.at_us, "two collectors hold one lease"
+            # A lease of a clock that was set back since is none.
+            mine = lease_us is None or not 0 < lease_us - self.clock.at_us <= LEASE_MOST_S * SECOND_US
+            assert mine, "two collectors hold one lease"
             assert not self.paused[provider], "a paused provider is asked"
             assert question.url == self.urls[provider], "an address is asked that is not registered"
             turn = self.turns[question.task] = Turn(provider, epoch)
@@ -674,10 +709,9 @@ class Machine(RuleBasedStateMachine):
             return replace(one, state="settled", cost=cost, asks=asks)
         if what == DOUBTED:
             return replace(one, state="disputed", asks=asks)
-        since_us = now_us if one.first_missing_us is None else one.first_missing_us
+        since_us = now_us if one.first_missing_us is None else min(one.first_missing_us, now_us)
         over = now_us - since_us >= POLICY.expire_after_s * SECOND_US and asks >= POLICY.least_asks
-        self.seen["expired"] += over
-        return replace(one, state="expired" if over else "pending", asks=asks, first_missing_us=since_us)
+        return replace(one, asks=asks, first_missing_us=since_us, may_expire=over)
 
     async def _refuse(self, question: Question, name: str, dies_after: int | None) -> None:
         answer, blames = REFUSALS[name]
@@ -710,7 +744,7 @@ class Machine(RuleBasedStateMachine):
             await self._after(question.who, [self.ones, *worlds])
             return
         await self._after(question.who, [self.ones, self.ones, *worlds])
-        if self.ones is not done:
+        if self.chosen is not done:
             self.seen["set apart"] += 1
             turn.refused_alone.clear()
 
@@ -739,7 +773,13 @@ class Machine(RuleBasedStateMachine):
         for world in worlds:
             problem = self._unlike(world, rows)
             if problem is None:
-                self.ones = world
+                self.chosen = world
+                given_up = {key for key, one in world.items() if one.may_expire and rows[key].state == "expired"}
+                self.seen["expired"] += len(given_up)
+                self.ones = {
+                    key: replace(one, state="expired" if key in given_up else one.state, may_expire=False)
+                    for key, one in world.items()
+                }
                 return
             problems.append(problem)
         raise AssertionError("; or ".join(problems))
@@ -753,8 +793,9 @@ class Machine(RuleBasedStateMachine):
             told = Served(**{name: getattr(row, name) for name in Served.__dataclass_fields__})
             if told != one.told:
                 return f"invariant 10: {key} is not what was told first: {told}"
-            if row.state != one.state:
+            if row.state != one.state and not (one.may_expire and row.state == "expired"):
                 number = 9 if one.state == "disputed" else 8 if row.state == "settled" else 4
+                number = 12 if row.state == "expired" else number
                 if one.cost == 0:
                     number = 5
                 return f"invariant {number}: {key} is {row.state} and should be {one.state}"
