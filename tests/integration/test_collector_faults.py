@@ -15,6 +15,7 @@ from costs import URL, CostProvider, register, reply, served, take_in
 from roadworthy.billing.schedule import DAY_US, SECOND_US, Policy
 from roadworthy.billing.store import batches as batch_store
 from roadworthy.billing.store import endpoints
+from roadworthy.billing.store.disputes import Choice, resolve
 from roadworthy.billing.tables import balances, batches, cost_endpoints, disputes, entries, usage
 from roadworthy.database import Database, DatabaseUnavailableError
 from roadworthy.sealing import Sealer, new_key
@@ -784,7 +785,9 @@ async def test_a_claim_that_was_judged_is_not_disputed_again(database):
         provider.costs[f"other{number}"] = 1
         database.pass_s(3700)
         await turn(database, provider, Policy(recheck_within_s=10**6))
+        open_ones = [row["id"] for row in await rows(database, disputes) if row["resolved_at_us"] is None]
         async with database.writing() as connection:
-            await connection.execute(usage.update().where(usage.c.state == "disputed").values(state="settled"))
-            await connection.execute(disputes.update().values(resolved_at_us=1))
+            now_us = await database.now_us(connection)
+            for dispute_id in open_ones:
+                await resolve(connection, dispute_id, Choice.POSTED, "agreed", "ann", now_us=now_us)
     assert [(row["claimed"], row["posted_nano_usd"]) for row in await rows(database, disputes)] == [("2", 1)]
