@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -44,14 +43,12 @@ _UNITS = {"m": 60, "h": 3600, "d": 24 * 3600}
 _log = logs.get("roadworthy.billing")
 
 
-def collect(
-    url: str | None, config: Path | None, only: Sequence[str], *, once: bool, force: bool, as_json: bool
-) -> None:
+def collect(where: Where, only: Sequence[str], *, once: bool, force: bool, as_json: bool) -> None:
     """Collect until interrupted, or once."""
     if (force or as_json) and not once:
         raise UsageError("--force and --json go with --once")
-    settings = service_settings({"database_url": url}, config)
-    billing = read_settings(config)
+    settings = service_settings({"database_url": where.url}, where.config)
+    billing = read_settings(where.config)
     logs.configure(settings.log_format, settings.log_level, settings.secrets())
 
     def made(database: Database) -> Billing:
@@ -106,10 +103,10 @@ def _show_turns(came: Sequence[Came], *, as_json: bool) -> NoReturn:
     sys.exit(3 if away else 1 if troubles else 0)
 
 
-def recheck(url: str | None, config: Path | None, provider: str, since: str, *, as_json: bool) -> NoReturn:
+def recheck(where: Where, provider: str, since: str, *, as_json: bool) -> NoReturn:
     """Ask for settled costs again, and leave with what came of it as the exit code."""
-    settings = service_settings({"database_url": url}, config)
-    policy = read_settings(config).policy()
+    settings = service_settings({"database_url": where.url}, where.config)
+    policy = read_settings(where.config).policy()
     since_s = _seconds(since)
 
     async def work(database: Database) -> Outcome:
@@ -125,7 +122,7 @@ def recheck(url: str | None, config: Path | None, provider: str, since: str, *, 
             await transport.aclose()
             guard.close()
 
-    outcome = read(Where(url), work)
+    outcome = read(where, work)
     row = {
         "provider": provider,
         "same": outcome.seen.same,
@@ -150,7 +147,7 @@ def _seconds(text: str) -> float:
     return max((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp(), 0.0)
 
 
-def status(url: str | None, *, as_json: bool) -> None:
+def status(where: Where, *, as_json: bool) -> None:
     """Print how collecting stands."""
 
     async def work(database: Database) -> tuple[int, list[Standing]]:
@@ -158,7 +155,7 @@ def status(url: str | None, *, as_json: bool) -> None:
             now_us = await database.now_us(connection)
             return now_us, await standing.all_standings(connection, now_us)
 
-    now_us, found = read(Where(url), work)
+    now_us, found = read(where, work)
     rows = [_standing_row(each, now_us) for each in found]
     columns = (
         "provider", "state", "pending", "oldest_s", "due", "settled", "missing", "disputed", "expired", "last_answer",
@@ -190,9 +187,9 @@ def _state(endpoint: CostEndpoint) -> str:
     return "paused" if endpoint.paused_at_us is not None else "failing" if endpoint.failures else "asked"
 
 
-def endpoint_set(url: str | None, provider: str, cost_url: str, *, key_env: str | None, no_key: bool) -> None:
+def endpoint_set(where: Where, provider: str, cost_url: str, *, key_env: str | None, no_key: bool) -> None:
     """Register where a provider tells its costs, or change it."""
-    settings = service_settings({"database_url": url})
+    settings = service_settings({"database_url": where.url}, where.config)
     if key_env and no_key:
         raise UsageError("--key-env and --no-key exclude each other")
     wanted = cost_url_of(cost_url)
@@ -209,7 +206,7 @@ def endpoint_set(url: str | None, provider: str, cost_url: str, *, key_env: str 
             raise UsageError(f"the environment variable {key_env} is not set; put the key there")
         key = key_of(os.environ[key_env])
     sealer = _sealer(settings)
-    batch_size = read_settings().batch_size
+    batch_size = read_settings(where.config).batch_size
 
     async def work(connection: AsyncConnection, now_us: int) -> bool:
         query = providers.select().where(providers.c.slug == provider)
@@ -229,13 +226,13 @@ def endpoint_set(url: str | None, provider: str, cost_url: str, *, key_env: str 
         had_key = before is not None and before.key_sealed is not None and origin(before.url) != origin(wanted)
         return had_key and key is None and not no_key
 
-    forgotten = _write(url, work)
+    forgotten = _write(where, work)
     _say(f"{provider} tells its costs at {wanted}; it is asked soon")
     if forgotten:
         _say("the key was for another origin and is forgotten; give it again with --key-env")
 
 
-def endpoint_show(url: str | None, provider: str | None, *, as_json: bool) -> None:
+def endpoint_show(where: Where, provider: str | None, *, as_json: bool) -> None:
     """Print the registered cost endpoints."""
 
     async def work(database: Database) -> list[CostEndpoint]:
@@ -252,42 +249,42 @@ def endpoint_show(url: str | None, provider: str | None, *, as_json: bool) -> No
             "batch_limit": each.batch_limit,
             "last_answer": iso(each.last_answer_us),
         }
-        for each in read(Where(url), work)
+        for each in read(where, work)
     ]
     columns = ("provider", "url", "key", "state", "failures", "batch_limit", "last_answer")
     nothing = "no cost endpoint is registered: roadworthy billing endpoint set PROVIDER --url URL --key-env NAME"
     show(rows, columns, as_json=as_json, nothing=nothing)
 
 
-def endpoint_remove(url: str | None, provider: str) -> None:
+def endpoint_remove(where: Where, provider: str) -> None:
     """Forget a cost endpoint and its key."""
 
     async def work(connection: AsyncConnection, _now_us: int) -> None:
         await _registered(connection, provider)
         await endpoints.remove(connection, provider)
 
-    _write(url, work)
+    _write(where, work)
     _say(f"the cost endpoint of {provider} and its key are forgotten; what is pending stays so until one is set")
 
 
-def endpoint_pause(url: str | None, provider: str, *, paused: bool) -> None:
+def endpoint_pause(where: Where, provider: str, *, paused: bool) -> None:
     """Ask a provider no more, or again."""
 
     async def work(connection: AsyncConnection, now_us: int) -> None:
         await _registered(connection, provider)
         await endpoints.set_paused(connection, provider, now_us if paused else None)
 
-    _write(url, work)
+    _write(where, work)
     after = f"no more, until `billing endpoint resume {provider}`" if paused else "again"
     _say(f"{provider} is asked for costs {after}")
 
 
-def _write(url: str | None, work: Callable[[AsyncConnection, int], Awaitable[Any]]) -> Any:
+def _write(where: Where, work: Callable[[AsyncConnection, int], Awaitable[Any]]) -> Any:
     async def go(database: Database) -> Any:
         async with database.writing() as connection:
             return await work(connection, await database.now_us(connection))
 
-    return read(Where(url), go)
+    return read(where, go)
 
 
 async def _registered(connection: AsyncConnection, provider: str) -> CostEndpoint:

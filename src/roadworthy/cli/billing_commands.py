@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from roadworthy.cli.options import Config, Database, Json, Where
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -17,19 +19,6 @@ endpoint_app = typer.Typer(
 )
 app.add_typer(endpoint_app, name="endpoint")
 
-Database = Annotated[
-    str | None,
-    typer.Option(
-        "--database",
-        metavar="URL",
-        help="SQLite or PostgreSQL [default: ROADWORTHY_DATABASE_URL, else sqlite:///roadworthy.db].",
-    ),
-]
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", help="Settings file [default: roadworthy.toml, if it has [server] or [billing]]."),
-]
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="The provider's slug.")]
 
 
@@ -53,7 +42,7 @@ def collect(
     """
     from roadworthy.cli import billing_collect
 
-    billing_collect.collect(database, config, provider or [], once=once, force=force, as_json=json)
+    billing_collect.collect(Where(database, config), provider or [], once=once, force=force, as_json=json)
 
 
 @app.command()
@@ -72,15 +61,15 @@ def recheck(
     """
     from roadworthy.cli import billing_collect
 
-    billing_collect.recheck(database, config, provider, since, as_json=json)
+    billing_collect.recheck(Where(database, config), provider, since, as_json=json)
 
 
 @app.command()
-def status(json: Json = False, database: Database = None) -> None:
+def status(json: Json = False, database: Database = None, config: Config = None) -> None:
     """Show how collecting stands, by provider: what is pending and due, the last 24 hours, the last trouble."""
     from roadworthy.cli import billing_collect
 
-    billing_collect.status(database, as_json=json)
+    billing_collect.status(Where(database, config), as_json=json)
 
 
 @endpoint_app.command("set")
@@ -93,6 +82,7 @@ def endpoint_set(
     ] = None,
     no_key: Annotated[bool, typer.Option("--no-key", help="Forget the key that is there.")] = False,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Register where a provider tells its costs, or change it. It is asked soon.
 
@@ -100,7 +90,7 @@ def endpoint_set(
     """
     from roadworthy.cli import billing_collect
 
-    billing_collect.endpoint_set(database, provider, url, key_env=key_env, no_key=no_key)
+    billing_collect.endpoint_set(Where(database, config), provider, url, key_env=key_env, no_key=no_key)
 
 
 gateway_app = typer.Typer(
@@ -112,27 +102,27 @@ GatewayName = Annotated[str, typer.Argument(metavar="NAME", help="The gateway's 
 
 
 @gateway_app.command("create")
-def gateway_create(name: GatewayName, database: Database = None) -> None:
+def gateway_create(name: GatewayName, database: Database = None, config: Config = None) -> None:
     """Make a gateway's token and print it, this once: the token alone on standard output."""
     from roadworthy.cli import billing_gateway
 
-    billing_gateway.create(database, name)
+    billing_gateway.create(Where(database, config), name)
 
 
 @gateway_app.command("list")
-def gateway_list(json: Json = False, database: Database = None) -> None:
+def gateway_list(json: Json = False, database: Database = None, config: Config = None) -> None:
     """List gateways, revoked ones too, without their tokens."""
     from roadworthy.cli import billing_gateway
 
-    billing_gateway.list_all(database, as_json=json)
+    billing_gateway.list_all(Where(database, config), as_json=json)
 
 
 @gateway_app.command("revoke")
-def gateway_revoke(name: GatewayName, database: Database = None) -> None:
+def gateway_revoke(name: GatewayName, database: Database = None, config: Config = None) -> None:
     """End a gateway's token, at once and for good."""
     from roadworthy.cli import billing_gateway
 
-    billing_gateway.revoke(database, name)
+    billing_gateway.revoke(Where(database, config), name)
 
 
 @app.command()
@@ -169,6 +159,7 @@ def ingest(
     quiet: Annotated[bool, typer.Option("--quiet", help="Without progress.")] = False,
     json: Json = False,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Take usage in from files. What is stored already is known, so run it again after it was cut off.
 
@@ -184,7 +175,7 @@ def ingest(
     if to is not None and not to.token:
         raise UsageError(f"--url needs a gateway's token in the variable {token_env}; or name another: --token-env")
     options = billing_ingest.Options(provider, payer, model, late, rejects, quiet, json)
-    billing_ingest.ingest(database, files, options, to)
+    billing_ingest.ingest(Where(database, config), files, options, to)
 
 
 # Prices and reconciliation.
@@ -212,11 +203,14 @@ def price_set(
         str | None, typer.Option("--from", metavar="TIME", help="From when it holds, in UTC [default: now].")
     ] = None,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Record a price. Earlier ones stay, for the requests of their time."""
     from roadworthy.cli import billing_prices
 
-    billing_prices.set_price(database, provider, model, unit, usd_per_million=usd_per_million, since=since)
+    billing_prices.set_price(
+        Where(database, config), provider, model, unit, usd_per_million=usd_per_million, since=since
+    )
 
 
 @price_app.command("list")
@@ -225,11 +219,12 @@ def price_list(
     model: Annotated[str | None, typer.Option("--model", help="Of one model.")] = None,
     as_json: Json = False,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Every price that was recorded, with its time and source."""
     from roadworthy.cli import billing_prices
 
-    billing_prices.list_prices(database, provider, model, as_json=as_json)
+    billing_prices.list_prices(Where(database, config), provider, model, as_json=as_json)
 
 
 @price_app.command("import")
@@ -239,11 +234,12 @@ def price_import(
         str | None, typer.Option("--provider", metavar="SLUG", help="Whose prices, where the file does not say.")
     ] = None,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Record the prices of a file, all or none."""
     from roadworthy.cli import billing_prices
 
-    billing_prices.import_prices(database, file, provider)
+    billing_prices.import_prices(Where(database, config), file, provider)
 
 
 @price_app.command("capture")
@@ -252,11 +248,12 @@ def price_capture(
         list[str] | None, typer.Option("--provider", metavar="SLUG", help="Only this one; repeatable.")
     ] = None,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Ask the registered APIs for their /models now, and record prices that changed. `serve` does so by itself."""
     from roadworthy.cli import billing_prices
 
-    raise typer.Exit(billing_prices.capture(database, provider or []))
+    raise typer.Exit(billing_prices.capture(Where(database, config), provider or []))
 
 
 @app.command()
@@ -330,7 +327,7 @@ def reconcile(
         html,
         whole_ledger,
     )
-    raise typer.Exit(billing_reconcile.reconcile(database, config, asked))
+    raise typer.Exit(billing_reconcile.reconcile(Where(database, config), asked))
 
 
 # The ledger: balances, corrections, disputes, statements.
@@ -356,12 +353,15 @@ def balance(
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="As CSV.")] = False,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """What payers owe and providers earned, exactly, by day served."""
     from roadworthy.cli import billing_ledger
 
     only = {"payer": payer, "provider": provider, "model": model}
-    billing_ledger.balance(database, only=only, period=(from_day, to_day), by=by, as_json=as_json, as_csv=as_csv)
+    billing_ledger.balance(
+        Where(database, config), only=only, period=(from_day, to_day), by=by, as_json=as_json, as_csv=as_csv
+    )
 
 
 @app.command()
@@ -369,11 +369,12 @@ def verify(
     most: Annotated[int, typer.Option("--most", min=1, help="How many of what is wrong to show.")] = 100,
     as_json: Json = False,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Compute the books anew and compare: balances, charges, states, disputes. Exit code 1 where they disagree."""
     from roadworthy.cli import billing_ledger
 
-    billing_ledger.verify_books(database, most, as_json=as_json)
+    billing_ledger.verify_books(Where(database, config), most, as_json=as_json)
 
 
 @app.command()
@@ -384,11 +385,12 @@ def correct(
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; the payer reads it, too.")],
     by: Author = None,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Let a settled request cost another amount: the difference is a new entry, and no old one changes."""
     from roadworthy.cli import billing_ledger
 
-    billing_ledger.correct(database, provider, request_id, to, reason=reason, by=by)
+    billing_ledger.correct(Where(database, config), provider, request_id, to, reason=reason, by=by)
 
 
 @dispute_app.command("list")
@@ -398,19 +400,22 @@ def dispute_list(
     all_: Annotated[bool, typer.Option("--all", help="The resolved ones, too.")] = False,
     as_json: Json = False,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Disputes that are open."""
     from roadworthy.cli import billing_ledger
 
-    billing_ledger.dispute_list(database, provider, payer, resolved=all_, as_json=as_json)
+    billing_ledger.dispute_list(Where(database, config), provider, payer, resolved=all_, as_json=as_json)
 
 
 @dispute_app.command("show")
-def dispute_show(dispute_id: DisputeId, as_json: Json = False, database: Database = None) -> None:
+def dispute_show(
+    dispute_id: DisputeId, as_json: Json = False, database: Database = None, config: Config = None
+) -> None:
     """One dispute, and what the ledger holds for its request."""
     from roadworthy.cli import billing_ledger
 
-    billing_ledger.dispute_show(database, dispute_id, as_json=as_json)
+    billing_ledger.dispute_show(Where(database, config), dispute_id, as_json=as_json)
 
 
 @dispute_app.command("resolve")
@@ -423,11 +428,12 @@ def dispute_resolve(
     charge_nothing: Annotated[bool, typer.Option("--charge-nothing", help="The request costs nothing.")] = False,
     by: Author = None,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Judge a dispute: its request is settled with the amount that is accepted."""
     from roadworthy.cli import billing_ledger
 
-    billing_ledger.dispute_resolve(database, dispute_id, accept, note, by, charge_nothing=charge_nothing)
+    billing_ledger.dispute_resolve(Where(database, config), dispute_id, accept, note, by, charge_nothing=charge_nothing)
 
 
 @app.command()
@@ -439,11 +445,12 @@ def statement(
     ] = "table",
     output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="[default: standard output]")] = None,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """What one payer is charged for one month. A month that is over never changes."""
     from roadworthy.cli import billing_ledger
 
-    billing_ledger.payer_statement(database, payer, month, form, output)
+    billing_ledger.payer_statement(Where(database, config), payer, month, form, output)
 
 
 @endpoint_app.command("show")
@@ -451,32 +458,33 @@ def endpoint_show(
     provider: Annotated[str | None, typer.Argument(metavar="[PROVIDER]", help="Only this one.")] = None,
     json: Json = False,
     database: Database = None,
+    config: Config = None,
 ) -> None:
     """Show where providers tell their costs. Keys are shown to nobody."""
     from roadworthy.cli import billing_collect
 
-    billing_collect.endpoint_show(database, provider, as_json=json)
+    billing_collect.endpoint_show(Where(database, config), provider, as_json=json)
 
 
 @endpoint_app.command("remove")
-def endpoint_remove(provider: Provider, database: Database = None) -> None:
+def endpoint_remove(provider: Provider, database: Database = None, config: Config = None) -> None:
     """Forget where a provider tells its costs, and its key. What is pending stays so."""
     from roadworthy.cli import billing_collect
 
-    billing_collect.endpoint_remove(database, provider)
+    billing_collect.endpoint_remove(Where(database, config), provider)
 
 
 @endpoint_app.command("pause")
-def endpoint_pause(provider: Provider, database: Database = None) -> None:
+def endpoint_pause(provider: Provider, database: Database = None, config: Config = None) -> None:
     """Ask a provider no more, until `resume`. What is being asked at this moment is not settled."""
     from roadworthy.cli import billing_collect
 
-    billing_collect.endpoint_pause(database, provider, paused=True)
+    billing_collect.endpoint_pause(Where(database, config), provider, paused=True)
 
 
 @endpoint_app.command("resume")
-def endpoint_resume(provider: Provider, database: Database = None) -> None:
+def endpoint_resume(provider: Provider, database: Database = None, config: Config = None) -> None:
     """Ask a provider again."""
     from roadworthy.cli import billing_collect
 
-    billing_collect.endpoint_pause(database, provider, paused=False)
+    billing_collect.endpoint_pause(Where(database, config), provider, paused=False)

@@ -14,7 +14,7 @@ from roadworthy.mapping_api.change import Change
 _COLUMNS = ("name", "created", "revoked")
 
 
-def create(url: str | None, name: str) -> None:
+def create(where: Where, name: str) -> None:
     """Print a new gateway's token, alone, on standard output; what is to be said of it goes to standard error."""
 
     async def work(opened: Change) -> str:
@@ -22,7 +22,7 @@ def create(url: str | None, name: str) -> None:
         await opened.record("gateway.created", name)
         return token
 
-    token = write(Where(url), work, make=True)
+    token = write(where, work, make=True)
     typer.echo(
         f"token of the gateway {name}. It is shown this once; revoke it with: roadworthy billing gateway revoke {name}",
         err=True,
@@ -30,7 +30,7 @@ def create(url: str | None, name: str) -> None:
     typer.echo(token)
 
 
-def list_all(url: str | None, *, as_json: bool) -> None:
+def list_all(where: Where, *, as_json: bool) -> None:
     """Print the gateways, without their tokens."""
 
     async def work(database: Database) -> list[Gateway]:
@@ -39,17 +39,17 @@ def list_all(url: str | None, *, as_json: bool) -> None:
 
     rows = [
         {"name": each.name, "created": iso(each.created_at_us), "revoked": iso(each.revoked_at_us)}
-        for each in read(Where(url), work)
+        for each in read(where, work)
     ]
     show(rows, _COLUMNS, as_json=as_json, nothing="there is no gateway yet: roadworthy billing gateway create NAME")
 
 
-def revoke(url: str | None, name: str) -> None:
+def revoke(where: Where, name: str) -> None:
     """End a gateway's token."""
 
     async def work(opened: Change) -> None:
         await gateways.revoke(opened.connection, name, opened.now_us)
         await opened.record("gateway.revoked", name)
 
-    write(Where(url), work)
+    write(where, work)
     typer.echo(f"revoked the token of the gateway {name}", err=True)

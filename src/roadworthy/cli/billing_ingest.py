@@ -404,7 +404,7 @@ class Progress:
             self._bar.stop()
 
 
-def ingest(url: str | None, names: Sequence[str], options: Options, to: Service | None) -> NoReturn:
+def ingest(where: Where, names: Sequence[str], options: Options, to: Service | None) -> NoReturn:
     """Take the files in, print what became of them, and leave with 1 where something could not be taken."""
     with ExitStack() as stack:
         sources = [Input(name, stack) for name in names]
@@ -435,7 +435,7 @@ def ingest(url: str | None, names: Sequence[str], options: Options, to: Service 
                 await into(ServiceSink(poster.post))
 
         if to is None:
-            read(Where(url), locally)
+            read(where, locally)
         else:
             asyncio.run(remotely(to))
     if options.as_json:

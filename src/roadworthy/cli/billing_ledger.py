@@ -32,7 +32,7 @@ WRONG = 1
 """The exit code of books that do not agree."""
 
 
-def balance(url: str | None, *, only: dict[str, str | None], period: tuple[str | None, str | None], **how: Any) -> None:
+def balance(where: Where, *, only: dict[str, str | None], period: tuple[str | None, str | None], **how: Any) -> None:
     """Print sums of the ledger: as a table, JSON or CSV."""
     by = [name.strip() for name in how["by"].split(",") if name.strip()]
     if how["as_json"] and how["as_csv"]:
@@ -46,7 +46,7 @@ def balance(url: str | None, *, only: dict[str, str | None], period: tuple[str |
             to_day = None if days[1] is None else days[1] + 1
             return await balances.balance(connection, **only, from_day=days[0], to_day=to_day, by=by)
 
-    rows = read(Where(url), work)
+    rows = read(where, work)
     if how["as_json"]:
         typer.echo(json.dumps([balance_row(row) for row in rows], indent=2, ensure_ascii=False))
         return
@@ -81,7 +81,7 @@ def _csv_row(row: balances.Balance) -> dict[str, Any]:
     }
 
 
-def verify_books(url: str | None, most: int, *, as_json: bool) -> None:
+def verify_books(where: Where, most: int, *, as_json: bool) -> None:
     """Compute everything anew and compare; exit code 1 where something differs."""
     books, kinds, first = verify.Books(), Counter[str](), list[verify.Problem]()
 
@@ -92,7 +92,7 @@ def verify_books(url: str | None, most: int, *, as_json: bool) -> None:
                 if len(first) < most:
                     first.append(found)
 
-    read(Where(url), work)
+    read(where, work)
     if as_json:
         told = {
             "requests": dict(sorted(books.requests.items())),
@@ -119,7 +119,7 @@ def verify_books(url: str | None, most: int, *, as_json: bool) -> None:
         raise typer.Exit(WRONG)
 
 
-def correct(url: str | None, provider: str, request_id: str, to_nano_usd: int, *, reason: str, by: str | None) -> None:
+def correct(where: Where, provider: str, request_id: str, to_nano_usd: int, *, reason: str, by: str | None) -> None:
     """Let a settled request cost another amount."""
 
     async def work(database: Database) -> int:
@@ -131,12 +131,12 @@ def correct(url: str | None, provider: str, request_id: str, to_nano_usd: int, *
             now_us = await database.now_us(connection)
             return await corrections.correct(connection, usage_id, to_nano_usd, reason, by or _me(), now_us=now_us)
 
-    change = read(Where(url), work)
+    change = read(where, work)
     verb = "charged more" if change > 0 else "given back"
     typer.echo(f"{request_id} of {provider} costs {shown_usd(to_nano_usd)} now: {shown_usd(abs(change))} {verb}")
 
 
-def dispute_list(url: str | None, provider: str | None, payer: str | None, *, resolved: bool, as_json: bool) -> None:
+def dispute_list(where: Where, provider: str | None, payer: str | None, *, resolved: bool, as_json: bool) -> None:
     """Print disputes: those that are open, or all."""
 
     async def work(database: Database) -> list[Dispute]:
@@ -149,12 +149,12 @@ def dispute_list(url: str | None, provider: str | None, payer: str | None, *, re
                     return found
                 found += more
 
-    rows = [_dispute_row(one) for one in read(Where(url), work)]
+    rows = [_dispute_row(one) for one in read(where, work)]
     columns = ("id", "provider", "request_id", "payer", "reason", "claimed", "cost", "opened_at", "resolution")
     show(rows, columns, as_json=as_json, nothing="no dispute is open" if not resolved else "there were no disputes")
 
 
-def dispute_show(url: str | None, dispute_id: int, *, as_json: bool) -> None:
+def dispute_show(where: Where, dispute_id: int, *, as_json: bool) -> None:
     """Print one dispute with what the ledger holds for its request. Raises `UsageError`."""
 
     async def work(database: Database) -> tuple[Dispute, list[Entry]]:
@@ -166,7 +166,7 @@ def dispute_show(url: str | None, dispute_id: int, *, as_json: bool) -> None:
                 )
             return found, await disputes.entries_of(connection, found.usage_id)
 
-    found, history = read(Where(url), work)
+    found, history = read(where, work)
     row = _dispute_row(found)
     if as_json:
         row["entries"] = [entry_row(entry) | {"author": entry.author} for entry in history]
@@ -193,7 +193,7 @@ def dispute_show(url: str | None, dispute_id: int, *, as_json: bool) -> None:
 
 
 def dispute_resolve(
-    url: str | None, dispute_id: int, accept: str | None, note: str, by: str | None, *, charge_nothing: bool
+    where: Where, dispute_id: int, accept: str | None, note: str, by: str | None, *, charge_nothing: bool
 ) -> None:
     """Resolve a dispute to the chosen amount. Raises `UsageError`."""
     if (accept is None) is not charge_nothing:
@@ -208,7 +208,7 @@ def dispute_resolve(
             )
             return costs, await disputes.find(connection, dispute_id)
 
-    costs, found = read(Where(url), work)
+    costs, found = read(where, work)
     assert found is not None  # it was resolved just now
     typer.echo(f"dispute {dispute_id} resolved: {found.request_id} of {found.provider} costs {shown_usd(costs)}")
 
@@ -244,7 +244,7 @@ def _dispute_row(one: Dispute) -> dict[str, Any]:
     }
 
 
-def payer_statement(url: str | None, payer: str, month: str, form: str, output: Path | None) -> None:
+def payer_statement(where: Where, payer: str, month: str, form: str, output: Path | None) -> None:
     """Write a payer's statement to a file, or to standard output."""
     if form not in FORMATS:
         raise UsageError(f"--format is {', '.join(FORMATS)}; got {form!r}")
@@ -257,7 +257,7 @@ def payer_statement(url: str | None, payer: str, month: str, form: str, output: 
             now_us = await database.now_us(connection)
             return FORMATS[form](await statement(connection, payer, wanted, now_us=now_us))
 
-    made = read(Where(url), work)
+    made = read(where, work)
     if output is None:
         sys.stdout.buffer.write(made)
     else:

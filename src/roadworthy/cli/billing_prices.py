@@ -178,9 +178,7 @@ def _by_hub_model(found: Published, hub: Mapping[str, Collection[str]]) -> tuple
     return prices, unmapped
 
 
-def set_price(
-    url: str | None, provider: str, model: str, unit: str, *, usd_per_million: str, since: str | None
-) -> None:
+def set_price(where: Where, provider: str, model: str, unit: str, *, usd_per_million: str, since: str | None) -> None:
     """Record a price."""
     price = nano_usd_per_million(usd_per_million)
     model_of(model)
@@ -195,11 +193,11 @@ def set_price(
             await price_store.add(connection, [Version(provider, model, unit, price, from_us, now_us, "operator")])
             return from_us
 
-    from_us = read(Where(url), work)
+    from_us = read(where, work)
     typer.echo(f"{provider}, {model}: a million {unit} cost {usd(price)} USD from {iso(from_us)} on", err=True)
 
 
-def list_prices(url: str | None, provider: str | None, model: str | None, *, as_json: bool) -> None:
+def list_prices(where: Where, provider: str | None, model: str | None, *, as_json: bool) -> None:
     """Print prices."""
 
     async def work(database: Database) -> list[Version]:
@@ -216,7 +214,7 @@ def list_prices(url: str | None, provider: str | None, model: str | None, *, as_
             "recorded": iso(one.recorded_at_us),
             "source": one.source,
         }
-        for one in read(Where(url), work)
+        for one in read(where, work)
     ]
     columns = ["provider", "model", "unit", "usd_per_million", "from", "recorded", "source"]
     show(
@@ -227,7 +225,7 @@ def list_prices(url: str | None, provider: str | None, model: str | None, *, as_
     )
 
 
-def import_prices(url: str | None, file: Path, provider: str | None) -> None:
+def import_prices(where: Where, file: Path, provider: str | None) -> None:
     """Record the prices of a file."""
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -248,12 +246,12 @@ def import_prices(url: str | None, file: Path, provider: str | None) -> None:
             await price_store.add(connection, versions)
             return len(versions)
 
-    typer.echo(f"{read(Where(url), work)} prices recorded", err=True)
+    typer.echo(f"{read(where, work)} prices recorded", err=True)
 
 
-def capture(url: str | None, providers: Collection[str]) -> int:
+def capture(where: Where, providers: Collection[str]) -> int:
     """Ask registered APIs now; 3 where one could not be read."""
-    settings = service_settings({"database_url": url})
+    settings = service_settings({"database_url": where.url}, where.config)
     key = settings.secret_key
     sealer = Sealer(key.get_secret_value() if key else None)
 
@@ -285,7 +283,7 @@ def capture(url: str | None, providers: Collection[str]) -> int:
             guard.close()
         return 3 if failed else 0
 
-    return read(Where(url), work)
+    return read(where, work)
 
 
 def _slug(provider: str) -> None:

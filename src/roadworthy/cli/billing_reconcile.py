@@ -59,7 +59,7 @@ class Asked:
     whole_ledger: bool = False
 
 
-def reconcile(url: str | None, config: Path | None, asked: Asked) -> int:
+def reconcile(where: Where, asked: Asked) -> int:
     """Reconcile, show it, write the files; the exit code. Raises `UsageError`."""
     from_us, to_us = period(asked.month, asked.since, asked.until)
     terms = Terms(
@@ -69,7 +69,7 @@ def reconcile(url: str | None, config: Path | None, asked: Asked) -> int:
         rounding_nano_usd=asked.rounding_nano_usd,
         tolerance_nano_usd=_tolerance(asked.tolerance_usd),
         tolerance_percent=_percent(asked.tolerance_percent),
-        missing_after_s=read_settings(config).expire_after_s,
+        missing_after_s=read_settings(where.config).expire_after_s,
     )
     columns = _columns(asked.columns)
     if asked.decimal_mark not in {".", ","}:
@@ -98,7 +98,7 @@ def reconcile(url: str | None, config: Path | None, asked: Asked) -> int:
             whole = await look(database) if asked.whole_ledger else None
             return _report(database, outcome, invoice, whole)
 
-    report = read(Where(url), work)
+    report = read(where, work)
     _write(report, asked)
     if report.whole is not None and not report.whole.fits:
         return 1
