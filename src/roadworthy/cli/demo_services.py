@@ -55,6 +55,11 @@ def run(console: Console, out: Path, sandbox: Sandbox, key: str) -> None:
     with sandbox(("billing.surcharge",)) as dear:
         console.rule("6. The same with a provider that charges more than it published")
         demo.bill(dear, "acme", expected=1)
+    console.rule("Where to look")
+    for expected, name in enumerate(("reconciled", "charged too much")):
+        page = (out / f"reconciliation-{expected}.html").resolve()
+        console.print(f"{name:17} {page.as_uri()}", soft_wrap=True)
+    console.print("\nBy hand: the README's sections on the mapping service, the validator and billing.", soft_wrap=True)
 
 
 class _Demo:
