@@ -215,7 +215,7 @@ class Collector:
     async def _run(self, turn: Turn) -> Came:
         progress = _Progress(
             Came(turn.provider),
-            turn.batch_limit,
+            min(turn.batch_limit, self._policy.batch_size),  # which may have been set lower since
             time.monotonic() + self._policy.turn_s,
             turn.last_answer_us,
             turn.answering_since_us,

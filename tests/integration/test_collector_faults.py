@@ -791,3 +791,11 @@ async def test_a_claim_that_was_judged_is_not_disputed_again(database):
             for dispute_id in open_ones:
                 await resolve(connection, dispute_id, Choice.POSTED, "agreed", "ann", now_us=now_us)
     assert [(row["claimed"], row["posted_nano_usd"]) for row in await rows(database, disputes)] == [("2", 1)]
+
+
+async def test_a_batch_size_that_is_lowered_holds_at_once(database):
+    await register(database)  # which may be asked for 10,000 at once
+    await take_in(database, *(served(f"r{number}") for number in range(12)))
+    provider = CostProvider({f"r{number}": 1 for number in range(12)})
+    await turn(database, provider, Policy(batch_size=5, recheck_ids_per_hour=0))
+    assert [len(ids) for ids in provider.asked] == [5, 5, 2]
