@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from functools import cache
-from importlib import resources
 from typing import Any
 
 from roadworthy.billing.dates import shown_day, shown_time
@@ -20,6 +19,9 @@ from roadworthy.billing.money import shown_usd, usd
 from roadworthy.billing.statement import Correction, Line, Statement, amount
 from roadworthy.billing.store.disputes import Dispute
 from roadworthy.errors import UsageError
+from roadworthy.pages import environment, file
+
+PACKAGE = "roadworthy.billing"
 
 _LIFTED = ("=", "+", "-", "@", "\t", "\r")
 """Spreadsheets take a text that begins so for a formula."""
@@ -213,7 +215,7 @@ def as_html(statement: Statement) -> bytes:
     return str(
         template.render(
             statement=statement,
-            style=resources.files(__package__).joinpath("templates/statement.css").read_text("utf-8"),
+            style=file(PACKAGE, "statement.css"),
             notes=notes(statement),
             served=amount(statement.lines),
             late=amount(statement.late),
@@ -224,15 +226,7 @@ def as_html(statement: Statement) -> bytes:
 
 @cache
 def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    made = Environment(
-        loader=PackageLoader("roadworthy.billing"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    made = environment(PACKAGE)
     made.filters |= {"usd": usd, "shown_usd": shown_usd, "day": shown_day, "time": shown_time}
     return made
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from importlib import resources
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from roadworthy.billing.prices import usd
 from roadworthy.billing.reconcile import drawing
 from roadworthy.billing.reconcile.report import Report
-from roadworthy.billing.reconcile.text import exact, iso, period, shown, visible
+from roadworthy.billing.reconcile.text import exact, iso, period, shown
 from roadworthy.billing.reconcile.variance import HARMLESS, MEANINGS, Kind
+from roadworthy.pages import environment, file
 
 VERDICTS = {
     "within": ("✓ Within tolerance", "pass"),
@@ -26,30 +25,25 @@ VERDICTS = {
 }
 """Each verdict's words, and the class of the shared style that gives it its colours."""
 
+PACKAGE = "roadworthy.billing.reconcile"
+
 
 def render(report: Report, *, style: str, script: str) -> str:
     """The page. `style` and `script` are those that roadworthy's pages share; the page's own style is added."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment = Environment(
-        loader=PackageLoader("roadworthy.billing.reconcile"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_finalize,
+    templates = environment(
+        PACKAGE,
+        HARMLESS=HARMLESS,
+        MEANINGS=MEANINGS,
+        exact=exact,
+        iso=iso,
+        period=period,
+        shown=shown,
+        usd=usd,
     )
-    environment.globals |= {
-        "HARMLESS": HARMLESS,
-        "MEANINGS": MEANINGS,
-        "exact": exact,
-        "iso": iso,
-        "period": period,
-        "shown": shown,
-        "usd": usd,
-    }
-    own = (resources.files("roadworthy.billing.reconcile") / "templates" / "style.css").read_text(encoding="utf-8")
+    own = file(PACKAGE, "style.css")
     summary = report.sentence()
-    return environment.get_template("page.html").render(
+    return templates.get_template("page.html").render(
         report=report,
         summary=summary[0].upper() + summary[1:],
         outcome=report.outcome,
@@ -70,8 +64,3 @@ def _tone(kind: Kind) -> str:
     if kind in HARMLESS:
         return "skipped"
     return "inconclusive" if kind is Kind.UNPRICED else "fail"
-
-
-def _finalize(value: object) -> object:
-    """Spell out control and reordering characters in every value that is shown."""
-    return visible(value) if type(value) is str else value

@@ -7,8 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from roadworthy.billing.reconcile.report import Report
-from roadworthy.billing.reconcile.text import exact, iso, period, shown, visible
+from roadworthy.billing.reconcile.text import exact, iso, period, shown
 from roadworthy.billing.reconcile.variance import HARMLESS, MEANINGS, Class, Kind, Variance
+from roadworthy.pages import visible
 
 WIDE = 100
 IDS = 5

@@ -41,13 +41,6 @@ def shown(nano_usd: int | None, *, sign: bool = False) -> str:
     return f"{before}{whole:,}.{decimals}"
 
 
-def visible(text: str) -> str:
-    """Text of others, with everything spelled out that would act instead of being seen."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-
-
 def period(from_us: int, to_us: int) -> str:
     """A period of UTC: "October 2026" for a whole month, else its two ends."""
     first, after = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=each) for each in (from_us, to_us))

@@ -13,9 +13,10 @@ from typing import Any
 
 from roadworthy.conformance.measure import Distribution
 from roadworthy.conformance.report.model import Counts, LensReport, Report
-from roadworthy.conformance.report.text import clip, visible
+from roadworthy.conformance.report.text import clip
 from roadworthy.conformance.report.view import Evidence, ModelView, Row, View
 from roadworthy.conformance.verdict import Lens
+from roadworthy.pages import visible
 
 SCHEMA = "https://roadworthy.dev/schemas/v1/report/report.json"
 LONGEST_TEXT = 2000

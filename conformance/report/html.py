@@ -15,20 +15,19 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from roadworthy.conformance.exchange import Exchange
 from roadworthy.conformance.facts import Ability
 from roadworthy.conformance.report import drawing
 from roadworthy.conformance.report.model import Report
-from roadworthy.conformance.report.text import clip, day, duration, plural, size, visible
+from roadworthy.conformance.report.text import clip, day, duration, plural, size
 from roadworthy.conformance.report.view import SYMBOLS, Evidence, ModelView, Row, View
 from roadworthy.conformance.subject import CHAT, Api
 from roadworthy.conformance.verdict import Lens, Verdict
 from roadworthy.http.message import Headers
+from roadworthy.pages import environment, file
 
 LONGEST_BODY = 3000
 MOST_EXCERPTS = 40
@@ -83,54 +82,40 @@ GROUPS = {
     "vision": "Vision",
 }
 
+PACKAGE = "roadworthy.conformance.report"
+
 
 def render(report: Report) -> str:
     """The page."""
-    script = _file("script.js")
+    script = file(PACKAGE, "script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment = Environment(
-        loader=PackageLoader("roadworthy.conformance.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_finalize,
+    templates = environment(
+        PACKAGE,
+        SYMBOLS=SYMBOLS,
+        GROUPS=GROUPS,
+        LENSES=LENSES,
+        APIS=APIS,
+        Verdict=Verdict,
+        clip=clip,
+        duration=duration,
+        plural=plural,
+        size=size,
+        interval=drawing.interval,
     )
-    environment.globals |= {
-        "SYMBOLS": SYMBOLS,
-        "GROUPS": GROUPS,
-        "LENSES": LENSES,
-        "APIS": APIS,
-        "Verdict": Verdict,
-        "clip": clip,
-        "duration": duration,
-        "plural": plural,
-        "size": size,
-        "interval": drawing.interval,
-    }
     view = View(report)
     models = [model for model, _ in view.table] if view.many else view.models
     pages = [Page(model, number) for number, model in enumerate(models, 1)]
-    return environment.get_template("report.html").render(
+    return templates.get_template("report.html").render(
         view=view,
         report=report,
         pages=pages,
         anchors={page.model.name: f"{page.prefix}model" for page in pages},
         started=day(report.started_at),
         # Ours, and the only text that is not escaped.
-        style=Markup(_file("style.css")),  # noqa: S704
+        style=Markup(file(PACKAGE, "style.css")),  # noqa: S704
         script=Markup(script),  # noqa: S704
         script_hash=digest,
     )
-
-
-def _finalize(value: object) -> object:
-    """Spell out control and reordering characters in every value that is shown."""
-    return visible(value) if type(value) is str else value
-
-
-def _file(name: str) -> str:
-    return (resources.files("roadworthy.conformance.report") / "templates" / name).read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)

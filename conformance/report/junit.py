@@ -21,9 +21,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from roadworthy.conformance.report.model import Report
-from roadworthy.conformance.report.text import clip, one_line, visible
+from roadworthy.conformance.report.text import clip, one_line
 from roadworthy.conformance.report.view import ModelView, Row, View
 from roadworthy.conformance.verdict import Level, Verdict
+from roadworthy.pages import visible
 
 LONGEST_TEXT = 8000
 NS = 1e9

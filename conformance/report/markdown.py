@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 
 from roadworthy.conformance.report.model import LensReport, Report
-from roadworthy.conformance.report.text import clip, duration, visible
+from roadworthy.conformance.report.text import clip, duration
 from roadworthy.conformance.report.view import SYMBOLS, Evidence, ModelView, Row, View
 from roadworthy.conformance.verdict import Lens, Verdict
+from roadworthy.pages import visible
 
 MOST_BYTES = 1000 * 1000
 """GitHub drops a step's summary above 1 MiB."""

@@ -10,11 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from roadworthy.conformance.report.model import Report
-from roadworthy.conformance.report.text import one_line, plural, visible
+from roadworthy.conformance.report.text import one_line, plural
 from roadworthy.conformance.report.view import SYMBOLS, ModelView, Row, View
 from roadworthy.conformance.run import Progress as Step
 from roadworthy.conformance.run import Watch as Callback
 from roadworthy.conformance.verdict import Lens, Verdict
+from roadworthy.pages import visible
 
 STYLES = {
     Verdict.PASS: "bold green",

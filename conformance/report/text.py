@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 
-_UNSEEN = re.compile(
-    "["
-    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls but tab and line feed: a terminal obeys them, XML forbids them
-    "\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060-\u2069\ufeff"  # unseen, or reorders what is seen
-    "\ud800-\udfff\ufffe\uffff"  # cannot be written as UTF-8, or not as XML
-    "]"
-)
-
-
-def visible(text: str) -> str:
-    r"""`text` with everything that acts instead of being seen spelled as a backslash escape, as in \x1b."""
-    return _UNSEEN.sub(_spelled, text)
-
-
-def _spelled(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+from roadworthy.pages import visible
 
 
 def clip(text: str, most: int) -> str:

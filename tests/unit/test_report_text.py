@@ -1,7 +1,8 @@
 import pytest
 from reports import HOSTILE
 
-from roadworthy.conformance.report.text import clip, day, duration, one_line, plural, size, visible
+from roadworthy.conformance.report.text import clip, day, duration, one_line, plural, size
+from roadworthy.pages import visible
 
 
 def test_what_acts_instead_of_being_seen_is_spelled_out():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from xml.sax.saxutils import escape, quoteattr
 
-from roadworthy.conformance.report.text import clip, visible
+from roadworthy.conformance.report.text import clip
+from roadworthy.pages import visible
 from roadworthy.validator.health import State
 from roadworthy.validator.pages.states import SHAPES
 

@@ -10,14 +10,14 @@ import base64
 import hashlib
 from datetime import UTC, datetime
 from functools import cache
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 import roadworthy
-from roadworthy.conformance.report.text import clip, duration, plural, visible
+from roadworthy.conformance.report.text import clip, duration, plural
+from roadworthy.pages import environment, file
 from roadworthy.validator.health import State
 from roadworthy.validator.outcome import ErrorClass, Result
 from roadworthy.validator.pages import drawings
@@ -39,6 +39,8 @@ RESULTS = {
     Result.IN_DOUBT: ("in doubt", State.UNKNOWN),
 }
 
+PACKAGE = "roadworthy.validator.pages"
+
 
 def page(template: str, **values: Any) -> bytes:
     """One page."""
@@ -58,50 +60,33 @@ def policy() -> str:
 @cache
 def _style() -> str:
     """The HTML report's style, and what these pages add to it."""
-    ours = _file("roadworthy.validator.pages", "style.css")
-    return "\n" + _file("roadworthy.conformance.report", "style.css") + ours
-
-
-def _file(package: str, name: str) -> str:
-    return (resources.files(package) / "templates" / name).read_text(encoding="utf-8")
+    ours = file(PACKAGE, "style.css")
+    return "\n" + file("roadworthy.conformance.report", "style.css") + ours
 
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("roadworthy.validator.pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_finalize,
+    return environment(
+        PACKAGE,
+        style=Markup(_style()),  # noqa: S704  ours
+        version=roadworthy.__version__,
+        State=State,
+        WORST_FIRST=WORST_FIRST,
+        MEANINGS=MEANINGS,
+        SHAPES={state: Markup(shape) for state, shape in SHAPES.items()},  # noqa: S704  ours
+        CLASSES=CLASSES,
+        RESULTS=RESULTS,
+        bars=drawings.bars,
+        summary=drawings.summary,
+        said=drawings.said,
+        BAR_US=drawings.BAR_US,
+        clip=clip,
+        duration=duration,
+        plural=plural,
+        when=when,
+        ago=ago,
+        iso=iso,
     )
-    environment.globals |= {
-        "style": Markup(_style()),  # noqa: S704  ours
-        "version": roadworthy.__version__,
-        "State": State,
-        "WORST_FIRST": WORST_FIRST,
-        "MEANINGS": MEANINGS,
-        "SHAPES": {state: Markup(shape) for state, shape in SHAPES.items()},  # noqa: S704  ours
-        "CLASSES": CLASSES,
-        "RESULTS": RESULTS,
-        "bars": drawings.bars,
-        "summary": drawings.summary,
-        "said": drawings.said,
-        "BAR_US": drawings.BAR_US,
-        "clip": clip,
-        "duration": duration,
-        "plural": plural,
-        "when": when,
-        "ago": ago,
-        "iso": iso,
-    }
-    return environment
-
-
-def _finalize(value: object) -> object:
-    """Spell out control and reordering characters in every value that is shown."""
-    return visible(value) if type(value) is str else value
 
 
 def when(at_us: int) -> str:

@@ -12,13 +12,13 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from roadworthy.conformance.check import CHECKS
 from roadworthy.conformance.facts import VerdictLimits
-from roadworthy.conformance.report.text import visible
 from roadworthy.database import Database, DatabaseUnavailableError
 from roadworthy.mapping_api.api.context import CallerOf, ProviderOf, PublicView, Slug
 from roadworthy.mapping_api.api.failures import documented
 from roadworthy.mapping_api.errors import BadRequest, NotFound
 from roadworthy.mapping_api.names import CONVERSATIONAL, MAPPING_ID
 from roadworthy.mapping_api.view import View
+from roadworthy.pages import visible
 from roadworthy.validator.health import State
 from roadworthy.validator.outcome import Result
 from roadworthy.validator.pages import badges, drawings, html, shown, telling

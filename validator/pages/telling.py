@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from roadworthy.conformance.check import CHECKS
 from roadworthy.conformance.plan import select
-from roadworthy.conformance.report.text import visible
 from roadworthy.conformance.subject import ALIASES, CHAT
 from roadworthy.database import Database
 from roadworthy.mapping_api.records import Mapping
 from roadworthy.mapping_api.view import View
+from roadworthy.pages import visible
 from roadworthy.validator.health import State
 from roadworthy.validator.outcome import ErrorClass, Result
 from roadworthy.validator.pages import evidence, public, shown
