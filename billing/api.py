@@ -15,7 +15,7 @@ import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from roadworthy.billing import json_text
+from roadworthy import strict_json
 from roadworthy.billing.items import ITEM_SCHEMA, ItemReader, Problem, shown, wire_name
 from roadworthy.billing.records import Served
 from roadworthy.billing.store import endpoints, gateways, usage
@@ -171,8 +171,8 @@ def _check_parameters(request: Request, refused: Refused) -> None:
 
 def _read(raw: bytes, reader: ItemReader, refused: Refused) -> Read:
     try:
-        value = json_text.parse(raw)
-    except json_text.JsonTextError as error:
+        value = strict_json.parse(raw)
+    except strict_json.JsonTextError as error:
         raise refused(400, f"the body {error}") from None
     if type(value) is not dict or type(value.get("requests")) is not list or len(value) > 1:
         raise refused(400, f'expected {{"requests": [...]}} and nothing beside it; got {shown(value)}')

@@ -7,12 +7,12 @@ size before it asks who sent it.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from typing import Any
 
 from fastapi import Request
 
+from roadworthy import strict_json
 from roadworthy.http.decode import Decoder, Refused
 from roadworthy.http.message import FailureKind
 from roadworthy.mapping_api.errors import BadRequest, TooLarge, UnsupportedMedia
@@ -67,20 +67,9 @@ def _encoding(request: Request) -> str:
 def parse(raw: bytes) -> Any:
     """The value of JSON text in UTF-8. Raises `BadRequest`."""
     try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"the body is not UTF-8, at byte {error.start}; JSON is always sent as UTF-8") from None
-    try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise BadRequest(
-            f"the body is not valid JSON: {error.msg[:1].lower()}{error.msg[1:]} "
-            f"at line {error.lineno}, column {error.colno}"
-        ) from None
-    except RecursionError:
-        raise BadRequest(_TOO_DEEP) from None
-    except ValueError:  # Python bounds the digits of an integer
-        raise BadRequest("the body holds a number of thousands of digits; expected no such number") from None
+        value = strict_json.parse(raw)
+    except strict_json.JsonTextError as error:
+        raise BadRequest(f"the body {error}") from None
     _check(value)
     return value
 
@@ -116,19 +105,6 @@ def _check_media_type(request: Request, *, packed: bool = False, gzip: bool = Fa
         name, _, value = parameter.strip().partition("=")
         if name.strip().lower() == "charset" and value.strip().strip('"').lower() not in {"utf-8", "utf8", "us-ascii"}:
             raise UnsupportedMedia(f"Content-Type: expected the charset utf-8, got {value[:80]!r}")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise BadRequest(f"the key {twice[:80]!a} stands twice in one object of the body; keep one")
-    return value
-
-
-def _no_constant(name: str) -> Any:
-    raise BadRequest(f"the body holds {name}, which is not JSON; leave it out")
 
 
 def _check(value: Any) -> None:

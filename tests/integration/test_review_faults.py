@@ -145,6 +145,9 @@ WRITES = [
     ("PUT", f"/api/partners/together/models/{'0' * 24}/status"),
     ("PUT", "/api/partners/together/endpoint"),
     ("DELETE", "/api/partners/together/endpoint"),
+    ("PUT", "/api/partners/together/cost-endpoint"),
+    ("DELETE", "/api/partners/together/cost-endpoint"),
+    ("POST", "/api/usage"),
     ("POST", "/api/partners/together/webhooks"),
     ("DELETE", f"/api/partners/together/webhooks/{'0' * 24}"),
     ("POST", f"/api/partners/together/webhooks/{'0' * 24}/test"),
@@ -213,7 +216,7 @@ async def test_a_key_that_stands_twice_is_refused_everywhere(database_url, path,
         headers = {"Content-Type": "application/json", **ann.headers}
         answer = await running.http.post(f"{base}/{path}", content=body, headers=headers)
         assert answer.status_code == 400
-        assert "stands twice" in answer.json()["error"]
+        assert "twice in one object" in answer.json()["error"]
 
 
 async def test_the_next_page_of_the_audit_log_is_where_the_public_reaches_the_service(database_url):

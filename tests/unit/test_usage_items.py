@@ -7,7 +7,7 @@ import re
 import jsonschema
 import pytest
 
-from roadworthy.billing import json_text
+from roadworthy import strict_json
 from roadworthy.billing.items import AHEAD_US, BEHIND_US, ITEM_SCHEMA, MAX_AMOUNT, ItemReader
 from roadworthy.billing.records import Served
 from roadworthy.billing.schedule import SECOND_US
@@ -167,5 +167,5 @@ def test_the_description_takes_what_the_reader_takes():
     ids=["twice", "infinity", "deep", "latin", "two", "giant"],
 )
 def test_json_is_read_strictly(raw, said):
-    with pytest.raises(json_text.JsonTextError, match=re.escape(said)):
-        json_text.parse(raw)
+    with pytest.raises(strict_json.JsonTextError, match=re.escape(said)):
+        strict_json.parse(raw)

@@ -22,7 +22,7 @@ from typing import IO, Any, NoReturn, Protocol
 import sqlalchemy as sa
 import typer
 
-from roadworthy.billing import json_text
+from roadworthy import strict_json
 from roadworthy.billing.items import ItemReader, wire_name
 from roadworthy.billing.records import Served
 from roadworthy.billing.store import endpoints, usage
@@ -265,8 +265,8 @@ def _read(batch: Batch, number: int, line: bytes, *, whole: bool) -> Any:
         batch.refuse(number, text[:200], f"the line is longer than {MAX_LINE_BYTES:,} bytes")
     elif text:
         try:
-            return json_text.parse(text)
-        except json_text.JsonTextError as error:
+            return strict_json.parse(text)
+        except strict_json.JsonTextError as error:
             batch.refuse(number, text, f"the line {error}")
     return _NOTHING
 
