@@ -102,8 +102,8 @@ class _Reader:
                     self._skip(Oddity.NO_COST, id, "it has no costNanoUsd")
                 return
         elif isinstance(item, _Twice):
-            named = [value for key, value in item.pairs if key == "requestId" and isinstance(value, str)]
-            if len(set(named)) == 1 and named[0] in self._asked:
+            named = [value for key, value in item.pairs if key == "requestId"]
+            if named and all(type(each) is str and each == named[0] for each in named) and named[0] in self._asked:
                 self._skip(Oddity.DUPLICATE_KEY, named[0], f"its object has the key {item.key[:60]!r} twice")
                 return
         self._note(Oddity.MALFORMED_ITEM, item)

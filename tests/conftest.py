@@ -10,6 +10,8 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as drawing
 
 from roadworthy.conformance.adapter import AdapterTable, adapted
 from roadworthy.conformance.check import Check
@@ -21,6 +23,10 @@ from roadworthy.conformance.target import CostEndpoint, Target
 from roadworthy.sandbox.app import Options, Sandbox
 from roadworthy.sandbox.mutation import Mutation
 from roadworthy.sandbox.server import running
+
+# The same examples everywhere, and no clock: a slow machine fails no test.
+drawing.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+drawing.load_profile("steady")
 
 MODEL = "acme/chat-1"
 KEY = "sandbox-key-0123456789abcdef"
