@@ -98,6 +98,17 @@ def test_an_endpoint_is_set_shown_paused_resumed_and_removed(operator, monkeypat
         assert "roadworthy billing endpoint set acme --url URL registers it" in missing.stderr
 
 
+def test_a_secret_key_that_is_missing_or_another_is_configuration(operator, monkeypatch):
+    monkeypatch.setenv("COST_KEY", "sk-1234567890")
+    assert run("endpoint", "set", "acme", "--url", COSTS, "--key-env", "COST_KEY").exit_code == 0
+    monkeypatch.setenv("ROADWORTHY_SECRET_KEY", new_key())
+    other = run("recheck", "--provider", "acme")
+    assert (other.exit_code, "put that key back" in other.stderr) == (2, True)
+    monkeypatch.setenv("ROADWORTHY_SECRET_KEY", "")
+    missing = run("endpoint", "set", "acme", "--url", COSTS, "--key-env", "COST_KEY")
+    assert (missing.exit_code, "make one with `roadworthy secret-key new`" in missing.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("url", ["http://169.254.169.254/costs", "ftp://x/costs", "https://a:b@x.test/costs"])
 def test_an_address_that_cannot_be_asked_is_refused(operator, url):
     refused = run("endpoint", "set", "acme", "--url", url)
