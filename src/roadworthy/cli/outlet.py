@@ -19,8 +19,8 @@ class _Left(io.FileIO):
 
 def outlive_reader() -> None:
     """Let this process's standard output be such a one. Not one that somebody else has put in its place."""
-    old = sys.stdout
-    if old is None or old is not sys.__stdout__ or old.isatty():
+    old = sys.__stdout__
+    if old is None or old is not sys.stdout or old.isatty():
         return
     old.flush()
     raw = _Left(old.fileno(), "wb", closefd=False)
