@@ -86,6 +86,16 @@ async def take_in(database: Database, *requests: Served) -> None:
         await usage.take_in(connection, requests, await database.now_us(connection), "test")
 
 
+async def unguarded(connection: AsyncConnection, table: str) -> None:
+    """Let this connection's transaction break what the database's triggers keep."""
+    if connection.dialect.name == "postgresql":
+        await connection.exec_driver_sql(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+        return
+    query = sa.text("SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = :table")
+    for name in (await connection.execute(query, {"table": table})).scalars().all():
+        await connection.exec_driver_sql(f"DROP TRIGGER {name}")
+
+
 async def register(database: Database, provider: str = "acme", url: str = URL, key: str | None = None) -> None:
     """A provider with a cost endpoint."""
     async with database.writing() as connection:

@@ -87,6 +87,8 @@ async def publish(database: Database, policy: Policy, finished: Sequence[Finishe
 async def validate_once(database: Database, prober: Prober, policy: Policy) -> int:
     """Run all that is due now and may begin, together, and publish it together. Returns how many runs counted."""
     claims = await Engine(database, policy).claim()
+    if not claims:
+        return 0
     outcomes = await asyncio.gather(*(prober(mapping) for _, mapping in claims))
     return await publish(
         database, policy, [Finished(claim, each) for (claim, _), each in zip(claims, outcomes, strict=True)]

@@ -259,6 +259,7 @@ async def test_the_openapi_document_is_valid_and_complete(database_url):
                         "ConflictBody",
                         "BulkErrorBody",
                         "UnconfirmedBody",
+                        "RejectedUsage",
                     }, where
             if "requestBody" in operation:
                 assert "413" in operation["responses"], where

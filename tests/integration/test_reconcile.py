@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import sqlalchemy as sa
-from costs import reply, served, take_in
+from costs import reply, served, take_in, unguarded
 from reconciling import (
     HOUR_US,
     NOVEMBER_US,
@@ -26,6 +26,7 @@ from roadworthy.billing.reconcile.invoice import Invoice
 from roadworthy.billing.reconcile.variance import OF_INVOICES, OF_PRICES, Kind
 from roadworthy.billing.reconcile.watch import LedgerWatch
 from roadworthy.billing.reconcile.whole import look
+from roadworthy.billing.store.corrections import correct
 from roadworthy.billing.tables import usage
 from roadworthy.database import Database
 from roadworthy.sealing import Sealer
@@ -317,9 +318,14 @@ async def test_invariant_11_a_ledger_that_does_not_fit_its_requests_is_told(data
     whole = await look(database, range_ids=7)
     assert (whole.served, whole.charges, whole.wrong, whole.fits) == (40, 40, 0, True)
     async with database.writing() as connection:
+        await unguarded(connection, "usage")
         change = sa.update(usage).where(usage.c.request_id == "r010").values(cost_nano_usd=costs["r010"] + 1)
         await connection.execute(change)
-        back = sa.update(usage).where(usage.c.request_id == "r011").values(state="pending", cost_nano_usd=None)
+        back = (
+            sa.update(usage)
+            .where(usage.c.request_id == "r011")
+            .values(state="pending", cost_nano_usd=None, settled_at_us=None)
+        )
         await connection.execute(back)
     whole = await look(database, range_ids=7)
     assert (whole.wrong, whole.examples, whole.fits) == (2, ["acme/r010", "acme/r011"], False)
@@ -335,14 +341,8 @@ async def test_invariant_11_corrections_are_part_of_the_ledger(database):
     await settle(database, requests, costs | {"r010": costs["r010"] + 5000})
     async with database.writing() as connection:
         usage_id = (await connection.execute(sa.select(usage.c.id).where(usage.c.request_id == "r010"))).scalar_one()
-        await connection.execute(
-            sa.text(
-                "INSERT INTO entries (usage_id, kind, debit_account, credit_account, amount_nano_usd, posted_at_us) "
-                "VALUES (:id, 'correction', 'provider:acme', 'payer:org:paying', 5000, 1)"
-            ),
-            {"id": usage_id},
-        )
-        await connection.execute(sa.update(usage).where(usage.c.id == usage_id).values(cost_nano_usd=costs["r010"]))
+        now_us = await database.now_us(connection)
+        await correct(connection, usage_id, costs["r010"], "agreed", "ann", now_us=now_us)
     assert (await look(database)).fits
     outcome, found = await reconcile(database)
     assert (found, outcome.verdict) == ([], "within")

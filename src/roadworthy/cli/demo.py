@@ -58,7 +58,7 @@ def run(out: Path, part: str = "all") -> None:
         return
     from roadworthy.cli import demo_services
 
-    demo_services.run(console, out / "services", _sandbox, KEY)
+    demo_services.run(console, out / "services", _sandbox, KEY, first=1 if part == "services" else 4)
 
 
 def _checks(console: Console, out: Path) -> None:

@@ -34,15 +34,20 @@ Sandbox = Callable[[Sequence[str]], contextlib.AbstractContextManager[str]]
 """Starts a provider with faults, for as long as it is needed; gives its base URL."""
 
 
-def run(console: Console, out: Path, sandbox: Sandbox, key: str) -> None:
-    """Show the services at work on sandboxes. Raises `RoadworthyError` where a step does not come out as it must."""
+def run(console: Console, out: Path, sandbox: Sandbox, key: str, *, first: int = 1) -> None:
+    """Show the services at work on sandboxes; steps are numbered from `first`.
+
+    Raises `RoadworthyError` where a step does not come out as it must.
+    """
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("roadworthy.db*"):
         old.unlink()
     demo = _Demo(console, out.resolve(), key)
     with sandbox(()) as healthy, sandbox(("chat.content_type_text",)) as ill:
+        console.rule(f"{first}. A mapping is registered, validated, taken off the list, and brought back")
+        demo.tell("in", f"{out.resolve()}, with ROADWORTHY_SECRET_KEY=$(roadworthy secret-key new)")
+        demo.tell("and", "ROADWORTHY_ALLOW_PRIVATE_TARGETS=true, since the sandboxes are on this machine")
         with demo.service() as service:
-            console.rule("4. A mapping is registered, validated, taken off the list, and brought back")
             demo.register(healthy, service)
             demo.wait_for(service, "live")
             demo.change_to(ill)
@@ -50,10 +55,10 @@ def run(console: Console, out: Path, sandbox: Sandbox, key: str) -> None:
             demo.change_to(healthy)
             demo.wait_for(service, "live")
             demo.tell("/status", f"{service}/status shows it to everybody while the service runs")
-        console.rule("5. Every request costed once, and reconciled")
+        console.rule(f"{first + 1}. Every request costed once, and reconciled")
         demo.bill(healthy, "acme", expected=0)
     with sandbox(("billing.surcharge",)) as dear:
-        console.rule("6. The same with a provider that charges more than it published")
+        console.rule(f"{first + 2}. The same with a provider that charges more than it published")
         demo.bill(dear, "acme", expected=1)
     console.rule("Where to look")
     for expected, name in enumerate(("reconciled", "charged too much")):
