@@ -310,8 +310,8 @@ async def test_metrics_tell_what_waits_and_what_came(database_url, caplog):
 def test_the_handbook_tells_of_every_setting_with_its_default():
     part = HANDBOOK.read_text(encoding="utf-8").partition("## Collecting costs")[2].partition("\n## ")[0]
     told = {}
-    for names, defaults in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| ((?:`\w+`(?:, )?)+) \|", part, re.MULTILINE):
-        told |= dict(zip(re.findall(r"\w+", names), re.findall(r"\w+", defaults), strict=True))
+    for names, defaults in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| ((?:`[\w:]+`(?:, )?)+) \|", part, re.MULTILINE):
+        told |= dict(zip(re.findall(r"\w+", names), re.findall(r"[\w:]+", defaults), strict=True))
     assert told == {name: str(field.default) for name, field in BillingSettings.model_fields.items()}
 
 
