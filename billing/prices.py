@@ -255,13 +255,19 @@ class Book:
         return sorted({from_us for line in self.versions.get(model, {}).values() for from_us, _ in line})
 
 
+SEPARATORS = ",;\t"
 COLUMNS = ("model", "unit", "usd_per_million")
 """What a file of prices must have; `from` and `provider` may be there, too."""
 
 
 def read_csv(text: str, provider: str | None, now_us: int) -> list[Version]:
-    """The prices of a CSV file, all or none. Raises `UsageError` with the line."""
-    lines = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+    """The prices of a CSV file, all or none. Raises `UsageError` with the line.
+
+    The first line tells which of `SEPARATORS` stands between cells: spreadsheets write that of their country.
+    """
+    text = text.removeprefix("\ufeff")
+    separator = max(SEPARATORS, key=text.lstrip().partition("\n")[0].count)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     versions: list[Version] = []
     header: list[str] | None = None
     try:

@@ -34,7 +34,7 @@ class CostEndpoint:
 
 def cost_url_of(text: str) -> str:
     """The URL of a cost endpoint. Raises `UsageError`. A slash at its end stays: to some servers it is another page."""
-    url = base_url_of(text)
+    url = base_url_of(text, "a cost endpoint's URL", "https://api.example.com/v1/request-costs")
     return f"{url}/" if text.endswith("/") and url != origin(url) else url
 
 

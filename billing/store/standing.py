@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from roadworthy.billing.schedule import DAY_US
 from roadworthy.billing.store.batches import ANSWERED, RECHECKED
 from roadworthy.billing.store.endpoints import CostEndpoint, list_all
-from roadworthy.billing.tables import PENDING, batches, usage
+from roadworthy.billing.tables import PENDING, batches, disputes, usage
 from roadworthy.database import batched
 
 _COUNTED = ("settled", "missing", "invalid", "disputed", "expired")
@@ -27,7 +27,10 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How collecting from one provider stands. `last_day` are sums of the last 24 hours; `trouble` the last one."""
+    """How collecting from one provider stands. `last_day` are sums of the last 24 hours; `trouble` the last one.
+
+    `open_disputes` and `unbilled`, its failed requests, are those of all times.
+    """
 
     provider: str
     endpoint: CostEndpoint | None
@@ -36,6 +39,16 @@ class Standing:
     last_day: Mapping[str, int] = field(default_factory=dict)
     trouble: str | None = None
     trouble_us: int | None = None
+    open_disputes: int = 0
+    unbilled: int = 0
+
+    @property
+    def recovered(self) -> bool:
+        """Whether the provider answered since the trouble."""
+        at = self.endpoint
+        if at is None or at.last_answer_us is None or self.trouble_us is None or at.failures:
+            return False
+        return at.last_answer_us >= self.trouble_us
 
 
 async def pending_by_provider(connection: AsyncConnection) -> dict[str, Pending]:
@@ -50,7 +63,7 @@ async def pending_by_provider(connection: AsyncConnection) -> dict[str, Pending]
 
 
 async def all_standings(connection: AsyncConnection, now_us: int) -> list[Standing]:
-    """Every provider with an endpoint or with something pending, by name."""
+    """Every provider with an endpoint, or with something pending, disputed or unbilled, by name."""
     registered = {each.provider: each for each in await list_all(connection)}
     pending = await pending_by_provider(connection)
     due = {
@@ -81,6 +94,8 @@ async def all_standings(connection: AsyncConnection, now_us: int) -> list[Standi
             )
         )
     }
+    open_disputes = await _counted(connection, disputes, disputes.c.resolved_at_us.is_(None))
+    unbilled = await _counted(connection, usage, usage.c.state == "unbilled")
     return [
         Standing(
             provider,
@@ -90,6 +105,13 @@ async def all_standings(connection: AsyncConnection, now_us: int) -> list[Standi
             last_day.get(provider, dict.fromkeys(_COUNTED, 0)),
             troubles[provider].detail if provider in troubles else None,
             troubles[provider].at_us if provider in troubles else None,
+            open_disputes.get(provider, 0),
+            unbilled.get(provider, 0),
         )
-        for provider in sorted(registered.keys() | pending.keys())
+        for provider in sorted(registered.keys() | pending.keys() | open_disputes.keys() | unbilled.keys())
     ]
+
+
+async def _counted(connection: AsyncConnection, table: sa.Table, which: sa.ColumnElement[bool]) -> dict[str, int]:
+    query = sa.select(table.c.provider, sa.func.count()).where(which).group_by(table.c.provider)
+    return {row[0]: row[1] for row in await connection.execute(query)}

@@ -38,7 +38,7 @@ PRICES = "registration guide, Exposing pricing through OpenAI /models routes"
 HUB = (Lens.HUB,)
 UNREADABLE = "an answer cannot be read; see billing.json and billing.shape"
 CAME_TWICE = "ids are told twice; see billing.ids.once"
-NOTHING_SETTLED = NotApplicable("no cost was told; see billing.settled")
+NOTHING_SETTLED = NotApplicable("no cost was told; see billing.settled.whole and billing.settled.streams")
 PRICED_TASKS = (CHAT, "text-generation", "feature-extraction")
 """Tasks that are paid by the token of text; what others tell as usage may be priced otherwise."""
 LISTS = ("discovery.models", "responses.models", "billing.models")

@@ -10,6 +10,7 @@ import shlex
 from roadworthy.conformance.exchange import Exchange
 from roadworthy.conformance.facts import BillingKey, Facts
 from roadworthy.conformance.judge import asks_costs
+from roadworthy.conformance.reading.billing import asked, entries
 from roadworthy.http.message import header
 from roadworthy.http.redact import MASK
 
@@ -25,6 +26,8 @@ _OURS = {
 }
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 """What a terminal would not show as it is, so that it could not be copied from there."""
+_ENTRY = re.compile(r"/requests/([0-9]{1,6})(?:/|$)")
+"""Where an entry of an answer of costs stands."""
 _GLOBS = re.compile(r"[][{}]")
 
 
@@ -34,17 +37,19 @@ def key_variable(exchange: Exchange, facts: Facts) -> str:
     return BILLING_KEY if own else KEY
 
 
-def curl(exchange: Exchange, recording: str = "run.jsonl", key: str = KEY) -> str:
+def curl(exchange: Exchange, recording: str = "run.jsonl", key: str = KEY, at: str = "") -> str:
     """A POSIX shell command that sends the exchange's request again, the key read from the environment.
 
     A masked header becomes a variable: the key is `$ROADWORTHY_API_KEY` (or as `key` says), a header
     `X-Org` of the settings is `$X_ORG`. Headers that every request of ours carries
     and that only name or simplify the client are left out. A body too long to
-    paste is read from the recording (with `jq`).
+    paste is read from the recording (with `jq`), and the command begins with how it is
+    made; but a question for costs is cut to the one id that the finding is about, by its
+    place `at` in the answer.
     """
     request = exchange.request
-    body = request.body
-    source, data = _body(exchange, recording)
+    body = _question(exchange, at) or request.body
+    source, data = _body(exchange, body, recording)
     parts = ["curl -sS -i"]
     if _streams(exchange):
         parts.append("-N")
@@ -64,9 +69,18 @@ def curl(exchange: Exchange, recording: str = "run.jsonl", key: str = KEY) -> st
     return source + " ".join(parts) + data
 
 
-def _body(exchange: Exchange, recording: str) -> tuple[str, str]:
+def _question(exchange: Exchange, at: str) -> bytes | None:
+    """A question for the one id whose cost stands `at` that place of the answer; None where the whole is needed."""
+    place = _ENTRY.match(at)
+    if place is None or not asks_costs(exchange.probe) or len(exchange.request.body or b"") <= LONGEST_BODY_BYTES:
+        return None
+    told = entries(exchange) or []
+    id = told[int(place[1])]["requestId"] if int(place[1]) < len(told) else None
+    return json.dumps({"requestIds": [id]}).encode() if id in asked(exchange) else None
+
+
+def _body(exchange: Exchange, body: bytes | None, recording: str) -> tuple[str, str]:
     """What comes before and after curl's other arguments so that it sends the body."""
-    body = exchange.request.body
     if body is None:
         return "", ""
     try:
@@ -78,7 +92,9 @@ def _body(exchange: Exchange, recording: str) -> tuple[str, str]:
         # jq's own @base64d gives text; bytes that are not text must be decoded outside.
         field, decode = ("text", "") if text is not None else ("base64", "base64 -d | ")
         wanted = shlex.quote(f"first(inputs | {chosen}) | .request.body.{field}")
-        return f"jq -jn {wanted} {shlex.quote(recording)} | {decode}", " --data-binary @-"
+        file = shlex.quote(recording)
+        # The shell's no-op: whoever made no recording learns here why jq finds no file.
+        return f": after --record {file}; jq -jn {wanted} {file} | {decode}", " --data-binary @-"
     if text is None or _CONTROL.search(text):
         return f"printf %s {base64.b64encode(body).decode()} | base64 -d | ", " --data-binary @-"
     return "", f" --data-raw {shlex.quote(text)}"

@@ -89,7 +89,8 @@ class Row:
         exchange = self.model.exchanges.get(finding.exchange_id)
         if exchange is None:
             return Evidence(finding, None, "")
-        return Evidence(finding, exchange, curl(exchange, key=key_variable(exchange, self.model.report.run.facts)))
+        key = key_variable(exchange, self.model.report.run.facts)
+        return Evidence(finding, exchange, curl(exchange, key=key, at=finding.at))
 
     @property
     def word(self) -> str:

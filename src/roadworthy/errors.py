@@ -4,7 +4,7 @@
     ├── UndecidedError (3: nothing can be said, since nothing came)
     ├── ForbiddenTargetError     an address or URL that outgoing calls may not reach
     └── UsageError (2: wrong usage or configuration)
-        ├── ConfigError      a setting, flag or file that cannot be used as it is
+        ├── ConfigError      a setting, flag, file or secret key that cannot be used as it is
         └── RecordingError   a recording that cannot be read
 
 Every message says what was expected, what came, and what to do.

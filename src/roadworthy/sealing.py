@@ -16,7 +16,7 @@ import secrets
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from roadworthy.errors import ConfigError, RoadworthyError
+from roadworthy.errors import ConfigError
 
 VARIABLE = "ROADWORTHY_SECRET_KEY"
 KEY_BYTES = 32
@@ -25,8 +25,8 @@ _VERSION = "v1"
 HOW_TO_SET = f"make one with `roadworthy secret-key new` and set it as {VARIABLE}"
 
 
-class SealingError(RoadworthyError):
-    """A secret cannot be sealed or opened: the key is missing, or the sealed text is not what was written."""
+class SealingError(ConfigError):
+    """A secret cannot be sealed or opened: the key is missing or another, or what was sealed was changed."""
 
 
 def new_key() -> str:

@@ -322,4 +322,5 @@ def test_by_http_a_batch_is_sent_until_it_is_taken(monkeypatch):
     with flaky(*["503"] * 8) as (address, _):
         code, _, err = cli("billing", "ingest", "-", "--url", address, "--late", stdin=sent, **token)
     assert code == 3
+    assert err.startswith("the service answers 503: later; trying again\n")
     assert "the service answers 503: later; 8 times" in err

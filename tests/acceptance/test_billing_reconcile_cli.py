@@ -7,6 +7,8 @@ import contextlib
 import csv
 import io
 import json
+import os
+import subprocess
 import sys
 
 import pyarrow.parquet
@@ -15,6 +17,7 @@ from reconciling import expected, invoice_of, month, record, settle
 
 from roadworthy.billing.reconcile.variance import Variance
 from roadworthy.cli import main
+from roadworthy.cli.operator import show
 from roadworthy.database import Database
 
 REQUESTS = month(60)
@@ -167,4 +170,47 @@ def test_prices_are_set_listed_and_imported(database_url, tmp_path):
         ("input_tokens", "0.2", "operator"),
         ("output_tokens", "0.6", "import"),
     ]
-    assert "output_tokens" in cli(*price, "list", "--provider", "acme", *where)[1]
+    table = cli(*price, "list", "--provider", "acme", *where)[1]
+    assert table.splitlines() == [
+        "model       unit           usd/million  from",
+        "owner/chat  input_tokens   0.2          2026-10-01",
+        "owner/chat  output_tokens  0.6          2026-10-01",
+    ]
+    file.write_bytes("\ufeffmodel;unit;usd_per_million\r\nowner/other;images;40\r\n".encode())
+    assert cli(*price, "import", file, "--provider", "beta", *where)[0] == 0
+    assert "beta      owner/other  images" in cli(*price, "list", *where)[1]
+
+
+class Terminal(io.StringIO):
+    """Standard output that is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_table_is_as_wide_as_the_terminal_and_whole_in_a_file(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    row = {"model": f"owner/{'long-' * 20}chat", "unit": "cached_input_tokens", "usd": "0.2"}
+    for out, whole in ((Terminal(), False), (io.StringIO(), True)):
+        with contextlib.redirect_stdout(out):
+            show([row], ("model", "unit", "usd"), as_json=False, nothing="", clip="model")
+        titles, line = out.getvalue().splitlines()
+        assert (row["model"] in line) is whole
+        assert (max(len(titles), len(line)) == 80) is not whole
+        assert ("... " in line) is not whole
+        assert line.split()[-2:] == ["cached_input_tokens", "0.2"]
+
+
+def test_a_verdict_keeps_its_exit_code_when_its_reader_has_left(filled):
+    url = filled(priced=False)
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        command = [sys.executable, "-m", "roadworthy", "billing", "reconcile", "--provider", "acme"]
+        done = subprocess.run(
+            [*command, "--month", "2026-10", "--database", url],
+            stdout=write_end, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(write_end)
+    assert (done.returncode, done.stderr) == (3, "")

@@ -20,7 +20,7 @@ from test_hostile_servers import serving as on_loopback
 from typer.testing import CliRunner
 
 from roadworthy.billing.metrics import BillingMetrics
-from roadworthy.billing.schedule import Policy
+from roadworthy.billing.schedule import DAY_US, Policy
 from roadworthy.billing.service import Billing
 from roadworthy.billing.settings import BillingSettings
 from roadworthy.billing.tables import batches, cost_endpoints, disputes, usage
@@ -98,6 +98,17 @@ def test_an_endpoint_is_set_shown_paused_resumed_and_removed(operator, monkeypat
         assert "roadworthy billing endpoint set acme --url URL registers it" in missing.stderr
 
 
+def test_a_secret_key_that_is_missing_or_another_is_configuration(operator, monkeypatch):
+    monkeypatch.setenv("COST_KEY", "sk-1234567890")
+    assert run("endpoint", "set", "acme", "--url", COSTS, "--key-env", "COST_KEY").exit_code == 0
+    monkeypatch.setenv("ROADWORTHY_SECRET_KEY", new_key())
+    other = run("recheck", "--provider", "acme")
+    assert (other.exit_code, "put that key back" in other.stderr) == (2, True)
+    monkeypatch.setenv("ROADWORTHY_SECRET_KEY", "")
+    missing = run("endpoint", "set", "acme", "--url", COSTS, "--key-env", "COST_KEY")
+    assert (missing.exit_code, "make one with `roadworthy secret-key new`" in missing.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("url", ["http://169.254.169.254/costs", "ftp://x/costs", "https://a:b@x.test/costs"])
 def test_an_address_that_cannot_be_asked_is_refused(operator, url):
     refused = run("endpoint", "set", "acme", "--url", url)
@@ -105,8 +116,8 @@ def test_an_address_that_cannot_be_asked_is_refused(operator, url):
     assert refused.stdout == ""
 
 
-async def collected(body, *words, status="200 OK"):
-    """Exit code and rows of a command, with acme's cost endpoint on loopback answering so."""
+async def answering(body, status, *words):
+    """What a command came to, with acme's cost endpoint on loopback answering so."""
 
     async def handler(reader, writer):
         await head(reader, writer, "Content-Type: application/json", f"Content-Length: {len(body)}", status=status)
@@ -115,7 +126,12 @@ async def collected(body, *words, status="200 OK"):
 
     async with on_loopback(handler) as port:
         await asyncio.to_thread(run, "endpoint", "set", "acme", "--url", f"http://127.0.0.1:{port}/costs")
-        done = await asyncio.to_thread(run, *words, "--json")
+        return await asyncio.to_thread(run, *words)
+
+
+async def collected(body, *words, status="200 OK"):
+    """Exit code and rows of a command, with acme's cost endpoint on loopback answering so."""
+    done = await answering(body, status, *words, "--json")
     return done.exit_code, json.loads(done.stdout)
 
 
@@ -142,6 +158,88 @@ async def test_collect_once_tells_what_came_of_it(operator):
     assert (shown["pending"], shown["settled"], shown["missing"], shown["failures"]) == (2, 1, 1, 0)
     assert shown["trouble"].endswith("HTTP 503")
     await database.close()
+
+
+async def test_status_shows_every_open_dispute_and_what_is_never_asked_for(database_url):
+    database = Database(database_url)
+    async with database.reading() as connection:
+        now_us = await database.now_us(connection)
+    await take_in(database, *(served(id, served_at_us=now_us) for id in ("a", "b", "open", "resolved")))
+    await take_in(database, *(served(id, "beta", served_at_us=now_us, status=500) for id in ("x", "y")))
+    resolved = {"resolved_at_us": now_us, "resolved_nano_usd": 5, "resolution": "claimed", "resolved_by": "me",
+                "note": "agreed"}  # fmt: skip
+    async with database.writing() as connection:
+        ids = {row.request_id: row.id for row in await connection.execute(sa.select(usage))}
+        about = {"provider": "acme", "opened_at_us": now_us - 3 * DAY_US, "reason": "changed", "claimed": "6"}
+        for id, more in {"a": {}, "b": {}, "resolved": resolved}.items():
+            await connection.execute(disputes.insert().values(usage_id=ids[id], **about, **more))
+    database_of = ("--database", database_url)
+    acme, beta = json.loads((await asyncio.to_thread(run, "status", "--json", *database_of)).stdout)
+    assert (acme["provider"], acme["open_disputes"], acme["unbilled"], acme["disputed"]) == ("acme", 2, 0, 0)
+    assert (beta["provider"], beta["open_disputes"], beta["unbilled"], beta["pending"]) == ("beta", 0, 2, 0)
+    titles, *lines = (await asyncio.to_thread(run, "status", *database_of)).stdout.splitlines()
+    assert [line[titles.index("disputes") :].split()[0] for line in lines] == ["2", "0"]
+    assert [line[titles.index("unbilled") :].split()[0] for line in lines] == ["0", "2"]
+    await database.close()
+
+
+async def test_a_trouble_that_is_over_is_told_as_past_and_the_table_fits_80_columns(operator):
+    database = Database(operator)
+    async with database.reading() as connection:
+        now_us = await database.now_us(connection)
+    await take_in(database, *(served(id, served_at_us=now_us) for id in "ab"))
+    await collected(b"{}", "collect", "--once", "--force", status="503 Oh")
+    failing = (await asyncio.to_thread(run, "status")).stdout
+    assert "HTTP 503" in failing
+    assert "over" not in failing
+    told = json.dumps({"requests": [{"requestId": id, "costNanoUsd": 319_400} for id in "ab"]}).encode()
+    await collected(told, "collect", "--once", "--force")
+    over = (await asyncio.to_thread(run, "status")).stdout
+    assert "HTTP 503, which is over: it has answered since" in over
+    (shown,) = json.loads((await asyncio.to_thread(run, "status", "--json")).stdout)
+    assert shown["trouble_is_over"] is True
+    table = over + (await asyncio.to_thread(run, "endpoint", "show")).stdout
+    assert max(map(len, table.splitlines())) <= 80
+    await database.close()
+
+
+async def test_collect_shows_usd_and_its_trouble_below_the_table(operator):
+    database = Database(operator)
+    async with database.reading() as connection:
+        now_us = await database.now_us(connection)
+    await take_in(database, *(served(id, served_at_us=now_us) for id in "ab"))
+    told = json.dumps({"requests": [{"requestId": "a", "costNanoUsd": 319_400}]}).encode()
+    done = await answering(told, "200 OK", "collect", "--once", "--force")
+    assert "0.000319400 USD" in done.stdout
+    failed = await answering(b"{}", "500 Oh", "collect", "--once", "--force")
+    assert failed.stdout.splitlines()[-1] == "acme: HTTP 500"
+    assert max(map(len, (done.stdout + failed.stdout).splitlines())) <= 80
+    await database.close()
+
+
+async def test_who_is_paused_is_told_so(operator):
+    await answering(b"{}", "200 OK", "endpoint", "pause", "acme")
+    for words in (["collect", "--once"], ["collect", "--once", "--force", "--provider", "acme"]):
+        done = await asyncio.to_thread(run, *words)
+        assert done.exit_code == 0
+        assert "acme is paused; roadworthy billing endpoint resume acme" in done.stderr
+        assert ("--force asks" in done.stderr) is ("--force" not in words)
+    again = await asyncio.to_thread(run, "recheck", "--provider", "acme")
+    assert again.exit_code == 2
+    assert "acme is paused; roadworthy billing endpoint resume acme" in again.stderr
+    await asyncio.to_thread(run, "endpoint", "resume", "acme")
+    idle = await asyncio.to_thread(run, "collect", "--once", "--force")
+    assert "there is nothing to ask for; roadworthy billing status" in idle.stderr
+
+
+def test_what_cannot_be_a_cost_url_or_a_slug_is_told_so(operator):
+    url = run("endpoint", "set", "acme", "--url", "nonsense")
+    assert "a cost endpoint's URL such as https://api.example.com/v1/request-costs, got 'nonsense'" in url.stderr
+    for words in (["endpoint", "set", "Bad Name", "--url", COSTS], ["endpoint", "show", "Bad Name"]):
+        bad = run(*words)
+        assert bad.exit_code == 2
+        assert "named by its slug: 2 to 64 lower-case letters" in bad.stderr
+        assert "roadworthy" not in bad.stderr
 
 
 def test_nothing_due_and_wrong_words(operator):

@@ -225,6 +225,14 @@ def test_a_file_of_prices_is_read_whole():
     assert (second.unit, second.valid_from_us) == ("images", 7)
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_file_of_prices_is_read_as_spreadsheets_of_any_country_write_it(separator):
+    lines = ("model,unit,usd_per_million", "owner/a,images,40000")
+    text = "\ufeff" + "".join(line.replace(",", separator) + "\r\n" for line in lines)
+    (price,) = read_csv(text, "acme", 7)
+    assert (price.model, price.unit, price.nano_usd_per_million) == ("owner/a", "images", 4 * 10**13)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

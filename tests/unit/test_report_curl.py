@@ -79,7 +79,7 @@ def asked(url: str, body: bytes | None, *headers: tuple[str, str], method: str =
 
 
 def sh(command: str, cwd=None, key: str = KEY) -> str:
-    for tool in ("curl", *(["jq"] if command.startswith("jq") else [])):
+    for tool in ("curl", *(["jq"] if "; jq " in command else [])):
         if shutil.which(tool) is None:
             pytest.skip(f"needs {tool}: apt-get install {tool}")
     environment = {"PATH": os.environ["PATH"], "ROADWORTHY_API_KEY": key, "X_ORG": "secret-org-1"}
@@ -113,6 +113,20 @@ def test_the_body_arrives_byte_for_byte_and_the_key_only_from_the_environment(ec
     assert (method, path, arrived) == ("POST", "/v1/chat/completions", body)
     assert headers["authorization"] == f"Bearer {KEY}"
     assert headers["content-type"] == "application/json"
+
+
+def test_a_question_for_costs_is_cut_to_the_id_that_shows_the_finding():
+    ids = [f"id-{number}" for number in range(1000)]
+    body = {"requests": [{"requestId": "id-7", "costNanoUsd": 1}, {"requestId": "strange", "costNanoUsd": 0}]}
+    sent = json.dumps({"requestIds": ids}).encode()
+    request = Request("POST", "http://127.0.0.1:1/v1/request-costs", (*OURS, JSON), sent)
+    reply = Reply(200, (JSON,), json.dumps(body).encode())
+    exchange = Exchange("billing.batch#1", "billing.batch", 1, request, reply, "2026-11-21T05:00:00.001+00:00")
+    short = curl(exchange, at="/requests/0/costNanoUsd")
+    assert short.endswith("""--data-raw '{"requestIds": ["id-7"]}'""")
+    assert "run.jsonl" not in short
+    for whole in ("/requests", "/requests/1", "/requests/2/costNanoUsd", "status", ""):
+        assert curl(exchange, at=whole).startswith(": after --record run.jsonl; jq -jn "), whole
 
 
 @pytest.mark.parametrize(

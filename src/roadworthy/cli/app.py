@@ -21,6 +21,7 @@ from roadworthy.cli import (
     token_commands,
     validator_commands,
 )
+from roadworthy.cli.outlet import outlive_reader
 
 app = typer.Typer(
     name="roadworthy",
@@ -428,6 +429,7 @@ app.add_typer(secret_key_commands.app, name="secret-key")
 
 def main() -> None:
     """Run the command line. No traceback reaches a user: errors end with a sentence and an exit code."""
+    outlive_reader()
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy import logs
 from roadworthy.billing.collector import Came
+from roadworthy.billing.money import shown_usd
 from roadworthy.billing.recheck import Outcome
 from roadworthy.billing.recheck import recheck as ask_again
 from roadworthy.billing.records import Trouble
@@ -26,13 +27,14 @@ from roadworthy.billing.settings import read_settings
 from roadworthy.billing.store import endpoints, standing
 from roadworthy.billing.store.endpoints import CostEndpoint, cost_url_of
 from roadworthy.billing.store.standing import Standing
-from roadworthy.cli.operator import iso, read, show
+from roadworthy.cli.operator import iso, lasting, read, show
 from roadworthy.cli.options import Where
 from roadworthy.database import Database, shown_url
 from roadworthy.errors import ForbiddenTargetError, UsageError
 from roadworthy.http.aiohttp_transport import AiohttpTransport
 from roadworthy.http.guard import Guard
 from roadworthy.http.urls import key_of, origin
+from roadworthy.mapping_api.names import PROVIDER
 from roadworthy.mapping_api.settings import ServiceSettings
 from roadworthy.mapping_api.settings import read_settings as service_settings
 from roadworthy.mapping_api.tables import providers
@@ -40,6 +42,11 @@ from roadworthy.sealing import Sealer
 
 _AWAY = {Trouble.UNREACHED, Trouble.TIMEOUT, Trouble.OURS}
 _UNITS = {"m": 60, "h": 3600, "d": 24 * 3600}
+_IDLE = {
+    False: "nothing is due; --force asks for what is pending at once",
+    True: "there is nothing to ask for; roadworthy billing status shows what is pending, and of whom",
+}
+"""What a turn for nobody says, without --force and with it."""
 _log = logs.get("roadworthy.billing")
 
 
@@ -54,13 +61,14 @@ def collect(where: Where, only: Sequence[str], *, once: bool, force: bool, as_js
     def made(database: Database) -> Billing:
         return Billing(database, _sealer(settings), billing, allow_private=settings.allow_private_targets)
 
-    async def one_turn(database: Database) -> list[Came]:
+    async def one_turn(database: Database) -> tuple[list[Came], list[str]]:
         async with database.reading() as connection:
-            for provider in only:
-                await _registered(connection, provider)
+            named = [await _registered(connection, provider) for provider in only]
+            there = named or await endpoints.list_all(connection)
         parts = made(database)
         try:
-            return await parts.once(only or None, force=force)
+            came = await parts.once(only or None, force=force)
+            return came, [each.provider for each in there if each.paused_at_us is not None]
         finally:
             await parts.stop()
 
@@ -77,11 +85,15 @@ def collect(where: Where, only: Sequence[str], *, once: bool, force: bool, as_js
             _log.info("stopping")
 
     if once:
-        _show_turns(read(Where(settings.database_url), one_turn), as_json=as_json)
+        came, paused = read(Where(settings.database_url), one_turn)
+        for provider in paused if only or not came else ():
+            _say(_paused(provider))
+        nothing = "" if only and set(only) <= set(paused) else _IDLE[force]
+        _show_turns(came, nothing, as_json=as_json)
     read(Where(settings.database_url), go, make=True)
 
 
-def _show_turns(came: Sequence[Came], *, as_json: bool) -> NoReturn:
+def _show_turns(came: Sequence[Came], nothing: str, *, as_json: bool) -> NoReturn:
     rows = [
         {
             "provider": each.provider,
@@ -96,8 +108,11 @@ def _show_turns(came: Sequence[Came], *, as_json: bool) -> NoReturn:
         }
         for each in came
     ]
-    columns = ("provider", "asked", "settled", "missing", "invalid", "disputed", "expired", "cost_nano_usd", "trouble")
-    show(rows, columns, as_json=as_json, nothing="nothing is due; --force asks for what is pending at once")
+    columns = ("provider", "asked", "settled", "missing", "invalid", "disputed", "expired", "cost")
+    shown = rows if as_json else [row | {"cost": shown_usd(int(row["cost_nano_usd"] or 0))} for row in rows]
+    show(shown, columns, as_json=as_json, nothing=nothing, clip="provider")
+    if not as_json:
+        _tell_troubles((row["provider"], row["trouble"]) for row in rows)
     troubles = [each.trouble.trouble for each in came if each.trouble is not None]
     away = len(troubles) == len(came) > 0 and set(troubles) <= _AWAY and not any(each.answered for each in came)
     sys.exit(3 if away else 1 if troubles else 0)
@@ -115,6 +130,8 @@ def recheck(where: Where, provider: str, since: str, *, as_json: bool) -> NoRetu
         try:
             async with database.reading() as connection:
                 found = await _registered(connection, provider)
+                if found.paused_at_us is not None:
+                    raise UsageError(_paused(provider))
                 now_us = await database.now_us(connection)
             since_us = int(since_s * SECOND_US) if since_s >= 0 else now_us + int(since_s * SECOND_US)
             return await ask_again(database, _sealer(settings), transport, policy, found, since_us=since_us)
@@ -130,7 +147,9 @@ def recheck(where: Where, provider: str, since: str, *, as_json: bool) -> NoRetu
         "untold": outcome.seen.untold,
         "trouble": outcome.trouble.detail if outcome.trouble is not None else None,
     }
-    show([row], tuple(row), as_json=as_json, nothing="")
+    show([row], ("provider", "same", "changed", "untold"), as_json=as_json, nothing="")
+    if not as_json:
+        _tell_troubles([(provider, row["trouble"])])
     sys.exit(3 if outcome.trouble is not None else 1 if outcome.seen.changed else 0)
 
 
@@ -157,12 +176,42 @@ def status(where: Where, *, as_json: bool) -> None:
 
     now_us, found = read(where, work)
     rows = [_standing_row(each, now_us) for each in found]
-    columns = (
-        "provider", "state", "pending", "oldest_s", "due", "settled", "missing", "disputed", "expired", "last_answer",
-        "failures", "next_turn", "trouble",
-    )  # fmt: skip
     nothing = "no provider tells its costs yet: roadworthy billing endpoint set PROVIDER --url URL"
-    show(rows, columns, as_json=as_json, nothing=nothing)
+    if as_json or not rows:
+        show(rows, (), as_json=as_json, nothing=nothing)
+        return
+    columns = ("provider", "state", "pending", "oldest", "settled", "expired", "disputes", "unbilled", "answer")
+    show(
+        [_short(row, each, now_us) for row, each in zip(rows, found, strict=True)],
+        columns,
+        as_json=False,
+        nothing=nothing,
+        clip="provider",
+    )
+    _tell_troubles((each.provider, _trouble(each)) for each in found)
+
+
+def _short(row: dict[str, Any], each: Standing, now_us: int) -> dict[str, Any]:
+    oldest_us, endpoint = each.pending.oldest_us, each.endpoint
+    answered_us = None if endpoint is None else endpoint.last_answer_us
+    return row | {
+        "oldest": None if oldest_us is None else lasting(now_us - oldest_us),
+        "disputes": each.open_disputes,
+        "answer": None if answered_us is None else f"{lasting(now_us - answered_us)} ago",
+    }
+
+
+def _trouble(each: Standing) -> str | None:
+    if each.trouble is None:
+        return None
+    over = ", which is over: it has answered since" if each.recovered else ""
+    return f"{iso(each.trouble_us)} {each.trouble}{over}"
+
+
+def _tell_troubles(troubles: Iterable[tuple[Any, Any]]) -> None:
+    for provider, trouble in troubles:
+        if trouble is not None:
+            typer.echo(f"{provider}: {trouble}")
 
 
 def _standing_row(each: Standing, now_us: int) -> dict[str, Any]:
@@ -176,10 +225,13 @@ def _standing_row(each: Standing, now_us: int) -> dict[str, Any]:
         "oldest_s": None if oldest_us is None else max(now_us - oldest_us, 0) // SECOND_US,
         "due": each.due,
         **each.last_day,
+        "open_disputes": each.open_disputes,
+        "unbilled": each.unbilled,
         "last_answer": None if endpoint is None else iso(endpoint.last_answer_us),
         "failures": None if endpoint is None else endpoint.failures,
         "next_turn": None if endpoint is None or endpoint.paused_at_us is not None else iso(endpoint.next_turn_us),
         "trouble": None if each.trouble is None else f"{iso(each.trouble_us)} {each.trouble}",
+        "trouble_is_over": None if each.trouble is None else each.recovered,
     }
 
 
@@ -211,7 +263,8 @@ def endpoint_set(where: Where, provider: str, cost_url: str, *, key_env: str | N
     async def work(connection: AsyncConnection, now_us: int) -> bool:
         query = providers.select().where(providers.c.slug == provider)
         if (await connection.execute(query)).one_or_none() is None:
-            raise UsageError(f"there is no provider {provider!r}; roadworthy org provider add ORG {provider} makes it")
+            how = f"roadworthy org provider add ORG {provider} makes it"
+            raise UsageError(f"there is no provider {provider!r}; {_never(provider) or how}")
         before = await endpoints.find(connection, provider)
         await endpoints.register(
             connection,
@@ -235,10 +288,12 @@ def endpoint_set(where: Where, provider: str, cost_url: str, *, key_env: str | N
 def endpoint_show(where: Where, provider: str | None, *, as_json: bool) -> None:
     """Print the registered cost endpoints."""
 
-    async def work(database: Database) -> list[CostEndpoint]:
+    async def work(database: Database) -> tuple[int, list[CostEndpoint]]:
         async with database.reading() as connection:
-            return [await _registered(connection, provider)] if provider else await endpoints.list_all(connection)
+            some = [await _registered(connection, provider)] if provider else await endpoints.list_all(connection)
+            return await database.now_us(connection), some
 
+    now_us, found = read(where, work)
     rows = [
         {
             "provider": each.provider,
@@ -249,11 +304,13 @@ def endpoint_show(where: Where, provider: str | None, *, as_json: bool) -> None:
             "batch_limit": each.batch_limit,
             "last_answer": iso(each.last_answer_us),
         }
-        for each in read(where, work)
+        for each in found
     ]
-    columns = ("provider", "url", "key", "state", "failures", "batch_limit", "last_answer")
+    if not as_json:
+        for row, each in zip(rows, found, strict=True):
+            row["answer"] = None if each.last_answer_us is None else f"{lasting(now_us - each.last_answer_us)} ago"
     nothing = "no cost endpoint is registered: roadworthy billing endpoint set PROVIDER --url URL --key-env NAME"
-    show(rows, columns, as_json=as_json, nothing=nothing)
+    show(rows, ("provider", "state", "key", "answer", "url"), as_json=as_json, nothing=nothing, clip="url")
 
 
 def endpoint_remove(where: Where, provider: str) -> None:
@@ -290,11 +347,20 @@ def _write(where: Where, work: Callable[[AsyncConnection, int], Awaitable[Any]])
 async def _registered(connection: AsyncConnection, provider: str) -> CostEndpoint:
     found = await endpoints.find(connection, provider)
     if found is None:
-        raise UsageError(
-            f"no cost endpoint is registered for {provider}; roadworthy billing endpoint set {provider} --url URL "
-            "registers it"
-        )
+        how = f"roadworthy billing endpoint set {provider} --url URL registers it"
+        raise UsageError(f"no cost endpoint is registered for {provider!r}; {_never(provider) or how}")
     return found
+
+
+def _never(provider: str) -> str:
+    """Why no provider can have that name; "" where one can. What to type is told only where it can be typed."""
+    if re.fullmatch(PROVIDER, provider):
+        return ""
+    return "a provider is named by its slug: 2 to 64 lower-case letters, digits and single hyphens between them"
+
+
+def _paused(provider: str) -> str:
+    return f"{provider} is paused; roadworthy billing endpoint resume {provider} lets it be asked again"
 
 
 def _sealer(settings: ServiceSettings) -> Sealer:

@@ -163,7 +163,8 @@ def ingest(
 ) -> None:
     """Take usage in from files. What is stored already is known, so run it again after it was cut off.
 
-    Exit codes: 0 all is stored; 1 some lines conflict or cannot be used, and all others are stored; 2 wrong usage.
+    Exit codes: 0 all is stored; 1 some lines conflict or cannot be used, and all others are stored; 2 wrong usage;
+    3 the service of --url could not be reached or did not take them, after some tries.
     """
     from roadworthy.cli import billing_ingest
     from roadworthy.cli.service_client import service

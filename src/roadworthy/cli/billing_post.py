@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+import typer
+
 import roadworthy
 from roadworthy.cli.service_client import Service, harmless
 from roadworthy.errors import UndecidedError, UsageError
@@ -63,6 +65,9 @@ class Poster:
             reply = await self._transport.send(Request("POST", self._url, headers, body), self._limits)
             if reply.failure is None and reply.status not in _LATER:
                 return self._read(reply)
+            if attempt == 0:
+                # The tries together take a minute or more, and nobody should sit before a silent terminal.
+                typer.echo(f"{self._said(reply)}; trying again", err=True)
             if attempt + 1 < TRIES:
                 await asyncio.sleep(self._wait_s(attempt, reply))
         raise UndecidedError(f"{self._said(reply)}; {TRIES} times. Is the service running, and --url right?")

@@ -204,6 +204,7 @@ def list_prices(where: Where, provider: str | None, model: str | None, *, as_jso
         async with database.reading() as connection:
             return await price_store.versions(connection, provider, model)
 
+    found = read(where, work)
     rows = [
         {
             "provider": one.provider,
@@ -214,14 +215,19 @@ def list_prices(where: Where, provider: str | None, model: str | None, *, as_jso
             "recorded": iso(one.recorded_at_us),
             "source": one.source,
         }
-        for one in read(where, work)
+        for one in found
     ]
-    columns = ["provider", "model", "unit", "usd_per_million", "from", "recorded", "source"]
+    if not as_json:
+        for row in rows:
+            row |= {"usd/million": row["usd_per_million"], "from": (row["from"] or "").removesuffix("T00:00:00Z")}
+    # Names of models are long: a column that would say the same in each line leaves them its room.
+    several = ["provider"] if len({one.provider for one in found}) > 1 else []
     show(
         rows,
-        columns,
+        [*several, "model", "unit", "usd/million", "from"],
         as_json=as_json,
         nothing="no prices; `roadworthy billing price set`, `import` and `capture` add some",
+        clip="model",
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +22,9 @@ from roadworthy.mapping_api.change import OPERATOR, Change, change
 from roadworthy.mapping_api.settings import read_settings
 
 Result = TypeVar("Result")
+_SPANS = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+_LEAST_WIDTH = 12
+"""A column that is shortened keeps so many characters."""
 
 
 def read(where: Where, work: Callable[[Database], Awaitable[Result]], *, make: bool = False) -> Result:
@@ -87,19 +92,39 @@ def iso(at_us: int | None) -> str | None:
     return None if at_us is None else datetime.fromtimestamp(at_us // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool, nothing: str) -> None:
-    """Print rows: as JSON, or as a table of these columns. `nothing` says what to do where there is none."""
+def lasting(span_us: int) -> str:
+    """How long that is, in one unit, rounded down: 45 s, 2 m, 3 h, 5 d."""
+    seconds = max(span_us, 0) // 1_000_000
+    size, unit = next(((size, unit) for size, unit in _SPANS if seconds >= size), (1, "s"))
+    return f"{seconds // size} {unit}"
+
+
+def show(
+    rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool, nothing: str, clip: str | None = None
+) -> None:
+    """Print rows: as JSON, or as a table of these columns. `nothing` says what to do where there is none.
+
+    The column `clip` is shortened where the table would be wider than the terminal; into a file it goes whole.
+    """
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     if not rows:
-        typer.echo(nothing, err=True)
+        if nothing:
+            typer.echo(nothing, err=True)
         return
     lines = [
         [column.replace("_", " ") for column in columns],
         *([_cell(row[column]) for column in columns] for row in rows),
     ]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    if clip is not None and sys.stdout.isatty():
+        place = columns.index(clip)
+        over = sum(widths) + 2 * (len(widths) - 1) - shutil.get_terminal_size().columns
+        widths[place] = max(widths[place] - max(over, 0), min(widths[place], _LEAST_WIDTH))
+        for line in lines:
+            if len(line[place]) > widths[place]:
+                line[place] = f"{line[place][: widths[place] - 3]}..."
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         typer.echo("  ".join(cells).rstrip())

@@ -16,19 +16,19 @@ def origin(base_url: str) -> str:
     return f"{parts.scheme.lower()}://{(parts.hostname or '').lower()}:{parts.port or _PORTS.get(parts.scheme.lower())}"
 
 
-def base_url_of(text: str) -> str:
-    """The base URL, without a slash at its end. Raises `UsageError`."""
+def base_url_of(text: str, what: str = "a base URL", example: str = "https://api.example.com/v1") -> str:
+    """The base URL, without a slash at its end. Raises `UsageError`, which calls it `what`."""
     try:
         parts = urlsplit(text)
         usable = parts.scheme in _PORTS and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         usable = False
     if not usable or not text.isprintable() or " " in text:
-        raise UsageError(f"expected a base URL such as https://api.example.com/v1, got {text[:200]!r}")
+        raise UsageError(f"expected {what} such as {example}, got {text[:200]!r}")
     if parts.query or parts.fragment or "?" in text or "#" in text:
-        raise UsageError(f"a base URL has no query and no fragment, got {text[:200]!r}")
+        raise UsageError(f"{what} has no query and no fragment, got {text[:200]!r}")
     if parts.username is not None or parts.password is not None:
-        raise UsageError("a base URL holds no user name and no password; give the key by itself")
+        raise UsageError(f"{what} holds no user name and no password; give the key by itself")
     return text.rstrip("/")
 
 
