@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 
@@ -42,6 +42,8 @@ PUBLISHED_KEYS = {
 """What `pricing` in `/v1/models` calls each unit (registration guide, "Exposing pricing"); cached tokens have
 no agreed name, so these are the ones that providers use."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIMES_END = datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH
 _UNIT = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 
@@ -108,13 +110,18 @@ def model_of(text: str) -> str:
 
 
 def time_us(text: str) -> int:
-    """A time written in ISO 8601, UTC where it names no zone, as microseconds since 1970. Raises `UsageError`."""
+    """A time written in ISO 8601, UTC where it names no zone, as microseconds since 1970. Raises `UsageError`.
+
+    It lies in the years 1970 to 9998 of UTC: what is stored is never changed, and every time must be shown again.
+    """
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(f"a time is written as 2026-10-01 or 2026-10-01T12:00:00Z; got {text[:60]!r}") from None
     at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
-    since = at - datetime(1970, 1, 1, tzinfo=UTC)
+    since = at - _EPOCH
+    if not timedelta(0) <= since < _TIMES_END:
+        raise UsageError(f"a time is expected in the years 1970 to 9998 of UTC; got {text[:60]!r}")
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 

@@ -144,6 +144,27 @@ def test_wrong_usage_is_told_in_a_sentence(filled, flags, says, tmp_path, monkey
     assert "fault of roadworthy" not in err
 
 
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59-23:00", "0001-01-01T00:00:00+14:00"])
+def test_a_time_beyond_the_calendar_is_refused_before_anything_is_recorded(database_url, tmp_path, time):
+    where = ["--database", database_url]
+    price = ["billing", "price"]
+    named = ["--provider", "acme", "--model", "owner/chat", "--unit", "input_tokens", "--usd-per-million", "0.2"]
+    assert cli(*price, "set", *named, "--from", "2026-10-01", *where)[0] == 0
+    file = tmp_path / "prices.csv"
+    file.write_text(f"model,unit,usd_per_million,from\nowner/chat,output_tokens,1,{time}\n")
+    for refused in (
+        [*price, "set", *named, "--from", time],
+        [*price, "import", file, "--provider", "acme"],
+        ["billing", "reconcile", "--provider", "acme", "--from", "2026-10-01", "--to", time],
+        ["billing", "reconcile", "--provider", "acme", "--from", time, "--to", "2026-11-01"],
+        ["billing", "recheck", "--provider", "acme", "--since", time],
+    ):
+        code, _, err = cli(*refused, *where)
+        assert (code, "expected in the years 1970 to 9998 of UTC" in err) == (2, True)
+    code, out, _ = cli(*price, "list", "--json", *where)
+    assert (code, [row["from"] for row in json.loads(out)]) == (0, ["2026-10-01T00:00:00Z"])
+
+
 def test_prices_are_set_listed_and_imported(database_url, tmp_path):
     price = ["billing", "price"]
     where = ["--database", database_url]

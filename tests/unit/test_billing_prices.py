@@ -22,6 +22,7 @@ from roadworthy.billing.prices import (
     usd,
 )
 from roadworthy.billing.reconcile.amounts import nano_of_nano, nano_of_usd
+from roadworthy.cli.operator import iso
 from roadworthy.errors import UsageError
 
 
@@ -241,6 +242,29 @@ def test_a_file_of_prices_is_read_whole():
 def test_a_file_of_prices_says_which_line_is_wrong(text, says):
     with pytest.raises(UsageError, match=says):
         read_csv(text, "acme", 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9999-12-31T23:59:59-23:00",
+        "9999-01-01",
+        "9998-12-31T23:59:59.999999-00:01",
+        "0001-01-01T00:00:00+14:00",
+        "1969-12-31T23:59:59.999999Z",
+        "1970-01-01T00:00:00+00:01",
+    ],
+)
+def test_a_time_that_could_not_be_shown_again_is_refused(text):
+    with pytest.raises(UsageError, match="expected in the years 1970 to 9998 of UTC"):
+        time_us(text)
+    with pytest.raises(UsageError, match="line 2: a time is expected"):
+        read_csv(f"model,unit,usd_per_million,from\na,b,1,{text}\n", "acme", 0)
+
+
+def test_the_first_and_the_last_time_are_read_and_shown():
+    assert time_us("1970-01-01") == time_us("1970-01-01T01:00:00+01:00") == 0
+    assert iso(time_us("9998-12-31T23:59:59Z")) == "9998-12-31T23:59:59Z"
 
 
 def test_units_are_names():

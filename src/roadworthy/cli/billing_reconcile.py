@@ -119,10 +119,17 @@ def period(month: str | None, since: str | None, until: str | None) -> tuple[int
         return int(first.timestamp()) * 1_000_000, int(after.timestamp()) * 1_000_000
     if since is None or until is None:
         raise UsageError("which period? Give --month 2026-10, or --from and --to with times of UTC")
-    from_us, to_us = time_us(since), time_us(until)
+    from_us, to_us = _time("--from", since), _time("--to", until)
     if from_us >= to_us:
         raise UsageError(f"--from must be before --to; got {since} and {until}")
     return from_us, to_us
+
+
+def _time(option: str, text: str) -> int:
+    try:
+        return time_us(text)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def _tolerance(text: str) -> int:
