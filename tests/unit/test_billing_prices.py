@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from decimal import Decimal
 from fractions import Fraction
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roadworthy.billing.prices import (
+    MAX_PUBLISHED_VALUES,
     Book,
     Rates,
     Version,
@@ -208,6 +210,46 @@ def test_published_prices_are_read_without_a_float():
 def test_what_is_no_list_of_models_is_refused(body):
     with pytest.raises(UsageError, match="/models"):
         published(body)
+
+
+HOSTILE = {
+    "numbers": b'{"data":[' + b"1," * 2_000_000 + b"1]}",
+    "objects": b'{"data":[' + b"{}," * 1_300_000 + b"{}]}",
+    "lists-in-lists": b'{"data":[' + (b"[" * 30 + b"]" * 30 + b",") * 65_000 + b"1]}",
+    "a-text-without-end": b'{"data":' + b"[" * 40 + b'"' + b'\\"' * 300_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_would_take_all_memory_or_time_is_refused_before_it_is_parsed(name):
+    tracemalloc.start()
+    try:
+        with pytest.raises(UsageError, match=r"of /models (holds more than|is nested deeper)"):
+            published(HOSTILE[name])
+        assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_most_that_is_accepted_takes_bounded_memory():
+    count = MAX_PUBLISHED_VALUES // 3 - 1
+    body = b'{"data":[' + b'{"a":1.25},[1],' * (count // 2) + b"1]}"
+    tracemalloc.start()
+    try:
+        assert published(body).prices == {}
+        assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_a_model_is_called_cannot_act_where_it_is_shown():
+    body = json.dumps({"data": [{"id": "a\ud800\x1b[2J", "pricing": {"input": -1}}]}).encode()
+    assert published(body).problems[0].startswith("'a\\ud800\\x1b[2J', pricing.input: a price is USD")
+
+
+def test_an_exponent_beyond_all_bounds_spoils_one_price_alone():
+    body = b'{"data": [{"id": "a", "pricing": {"input": 1e9999999999999999999, "output": 2}}]}'
+    assert published(body).prices == {"a": {"output_tokens": 2 * 10**9}}
 
 
 def test_a_giant_number_spoils_one_price_alone():
