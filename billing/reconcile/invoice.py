@@ -31,6 +31,7 @@ ALIASES = {
     "day": "day date usage_date served_at timestamp time created_at",
 }
 """What invoices call each column. Capitals, spaces, hyphens and parentheses in a header make no difference."""
+COSTS = frozenset({"cost_nano_usd", "cost_usd"})
 TOTALS = frozenset({"total", "grand total", "sum", "totals", "subtotal"})
 SEPARATORS = ",;\t|"
 MAX_ID_LENGTH = 1024
@@ -84,7 +85,7 @@ class Invoice:
         path: Path,
         *,
         columns: Mapping[str, str] | None = None,
-        mark: Mark = ".",
+        mark: Mark | None = None,
         folder: Path | None = None,
     ) -> None:
         """Read the file. `columns`: its headers by our names, where they are others. Raises `UsageError`.
@@ -209,7 +210,7 @@ class Invoice:
 class _Reader:
     """Takes the rows of one file apart."""
 
-    def __init__(self, places: Mapping[str, int], mark: Mark, totals: Totals) -> None:
+    def __init__(self, places: Mapping[str, int], mark: Mark | None, totals: Totals) -> None:
         self._places = places
         self._totals = totals
         in_nano = "cost_nano_usd" in places
@@ -286,10 +287,16 @@ def _places(path: Path, header: Sequence[str], columns: dict[str, str]) -> dict[
     places = {}
     for ours, aliases in ALIASES.items():
         if ours in columns:
-            if columns[ours] not in header and _plain(columns[ours]) not in names:
-                raise UsageError(f"{path}: no column is called {columns[ours]!r}; it has {_listed(header)}")
-            places[ours] = names.index(_plain(columns[ours]))
+            places[ours] = _named(path, header, columns[ours])
             continue
+        if ours in COSTS and not COSTS.isdisjoint(columns):
+            continue
+        found = [name for name in names if name in aliases.split()] if ours in COSTS else []
+        if len(set(found)) > 1 and not (ours == "cost_usd" and "cost_nano_usd" in places):
+            several = [cell for cell, name in zip(header, names, strict=True) if name in found]
+            raise UsageError(
+                f"{path}: the columns {_listed(several)} could each be the cost; say which with --column {ours}=HEADER"
+            )
         for alias in aliases.split():
             if names.count(alias) > 1:
                 raise UsageError(f"{path}: two columns are called {alias!r}; rename one")
@@ -309,6 +316,19 @@ def _places(path: Path, header: Sequence[str], columns: dict[str, str]) -> dict[
     if "cost_nano_usd" in places:
         places.pop("cost_usd", None)
     return places
+
+
+def _named(path: Path, header: Sequence[str], wanted: str) -> int:
+    """Where the column of that header is, written alike, or else but for what makes no difference."""
+    for found in (
+        [at for at, cell in enumerate(header) if cell == wanted],
+        [at for at, cell in enumerate(header) if _plain(cell) == _plain(wanted)],
+    ):
+        if len(found) > 1:
+            raise UsageError(f"{path}: two columns are called {wanted!r}; rename one")
+        if found:
+            return found[0]
+    raise UsageError(f"{path}: no column is called {wanted!r}; it has {_listed(header)}")
 
 
 def _plain(header: str) -> str:

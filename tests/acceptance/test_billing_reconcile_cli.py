@@ -128,6 +128,8 @@ def test_without_prices_it_is_undecided(filled):
         (["--from", "2026-10-01"], "which period?"),
         (["--from", "2026-10-02", "--to", "2026-10-01"], "--from must be before --to"),
         (["--tolerance-usd", "much"], "--tolerance-usd: "),
+        (["--tolerance-usd", "1,234"], "without commas; got '1,234'"),
+        (["--decimal-mark", ","], "name it with --invoice"),
         (["--tolerance-percent", "101"], "expected 0 to 100"),
         (["--column", "cost_usd=Net"], "name it with --invoice"),
         (["--decimal-mark", ";", "--invoice", "x"], "--decimal-mark: expected . or ,"),

@@ -76,6 +76,20 @@ def test_a_price_with_too_many_decimals_says_how_many_there_may_be():
         nano_usd_per_million("0.1234567891")
 
 
+@pytest.mark.parametrize("text", ["1,234", "-1,234", "$1,234", "(999,999)", "1,000 USD"])
+@pytest.mark.parametrize("read", [nano_of_usd, nano_of_nano])
+def test_what_could_be_a_thousand_times_more_is_refused_until_the_mark_is_told(read, text):
+    with pytest.raises(UsageError, match=r"to some and .* to others; say which with --decimal-mark"):
+        read(text)
+
+
+@pytest.mark.parametrize(("mark", "texts"), [(None, ["0,002", "00,100"]), (".", ["0,002"]), (",", ["0.002", "00.100"])])
+def test_a_group_of_thousands_does_not_begin_with_a_zero(mark, texts):
+    for text in texts:
+        with pytest.raises(UsageError, match="say so with --decimal-mark"):
+            nano_of_usd(text, mark)
+
+
 @given(st.integers(min_value=-(10**30), max_value=10**30))
 def test_usd_tells_every_nano(nano):
     text = usd(nano)
@@ -104,6 +118,13 @@ def test_what_is_shown_is_read_back(nano):
         (".5", ".", 500_000_000),
         ("0", ".", 0),
         ("1,234,567", ".", 1_234_567_000_000_000),
+        ("1,234", ".", 1_234_000_000_000),
+        ("1,234", ",", 1_234_000_000),
+        ("1.234", ",", 1_234_000_000_000),
+        ("0,002", ",", 2_000_000),
+        ("1,234,567", None, 1_234_567_000_000_000),
+        ("1,234.50", None, 1_234_500_000_000),
+        ("0.002", None, 2_000_000),
     ],
 )
 def test_amounts_are_read_as_people_write_them(text, mark, nano):
@@ -115,7 +136,7 @@ def test_more_decimals_than_nano_are_rounded_up_and_told():
     assert nano_of_usd("0.2" + "0" * 30 + "1") == (200_000_001, True)
     assert nano_of_usd("0.000012000000000000002") == (12_001, True)
     assert nano_of_nano("12.5") == (13, True)
-    assert nano_of_nano("1,250") == (1250, False)
+    assert nano_of_nano("1,250", ".") == (1250, False)
 
 
 @pytest.mark.parametrize(
