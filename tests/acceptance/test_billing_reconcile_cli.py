@@ -102,6 +102,22 @@ def test_every_variance_goes_to_every_file(filled, tmp_path):
     assert sorted(tmp_path.glob("*.part")) == []
 
 
+@pytest.mark.parametrize("id", ['=HYPERLINK("http://x.test","pay")', "+1", "-1+1", "@SUM(1)", "\uff1d1+1"])
+def test_no_id_is_a_formula_where_a_spreadsheet_opens_the_file(filled, tmp_path, id):
+    quoted = id.replace('"', '""')
+    invoice = invoice_of(tmp_path / "invoice.csv", COSTS, f'"{quoted}",7')
+    paths = {kind: tmp_path / f"out.{kind}" for kind in ("csv", "parquet")}
+    flags = [each for kind, path in paths.items() for each in (f"--{kind}", path)]
+    assert reconcile(filled(COSTS | {"r010": COSTS["r010"] - 5000}), "--invoice", invoice, *flags)[0] == 1
+    with paths["csv"].open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["request_id"] for row in rows if row["kind"] == "unknown"] == [f"'{id}"]
+    assert {row["amount_nano_usd"] for row in rows if row["kind"] == "undercharged"} == {"-5000"}
+    assert {row["amount_usd"] for row in rows if row["kind"] == "undercharged"} == {"-0.000005"}
+    table = pyarrow.parquet.read_table(paths["parquet"]).to_pylist()
+    assert [row["request_id"] for row in table if row["kind"] == "unknown"] == [id]
+
+
 def test_tolerances_and_periods(filled):
     url = filled(COSTS | {"r010": COSTS["r010"] + 5000})
     assert reconcile(url)[0] == 1
