@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import IO, NamedTuple, Self
@@ -37,6 +38,8 @@ SEPARATORS = ",;\t|"
 MAX_ID_LENGTH = 1024
 MAX_FIELD = 1 << 20
 _OTHER_CURRENCY = re.compile(r"(?:^|_)(eur|gbp|jpy|cny|rmb|inr|cad|aud|chf|krw|brl)(?:_|$)")
+_SEPARATOR_LINE = re.compile(r"sep=.\s*", re.IGNORECASE)
+"""Excel's own first line."""
 _BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _CACHE_KIB = 64 * 1024
 
@@ -176,15 +179,17 @@ class Invoice:
 
     def _take(self, file: IO[str], columns: dict[str, str]) -> None:
         csv.field_size_limit(MAX_FIELD)
-        first = file.readline()
-        while first and not first.strip(" \t\r\n,;|"):
-            first = file.readline()
-        if first.lower().startswith("sep=") and len(first.strip()) == 5:  # Excel's own first line
-            first = file.readline()
+        before, first = 0, file.readline()
+        while first and (not first.strip(" \t\r\n,;|") or _SEPARATOR_LINE.fullmatch(first)):
+            before, first = before + 1, file.readline()
         separator = max(SEPARATORS, key=first.count)
-        header = next(csv.reader([first], delimiter=separator), [])
+        # The header goes through the reader of the rows, so that its count is that of the file's lines from there on.
+        rows = csv.reader(chain([first], file), delimiter=separator)
+        try:
+            header = next(rows, [])
+        except csv.Error as error:
+            raise UsageError(f"{self.path}, line {before + rows.line_num}: not CSV: {error}") from None
         places = _places(self.path, header, columns)
-        rows = csv.reader(file, delimiter=separator)
         self.by_request = "request_id" in places
         self.by = tuple(name for name in ("day", "model") if name in places) if not self.by_request else ()
         reader = _Reader(places, self._mark, self.totals)
@@ -200,9 +205,9 @@ class Invoice:
             else:
                 reader.sums(rows)
         except csv.Error as error:
-            raise UsageError(f"{self.path}: not CSV after line {rows.line_num + 1}: {error}") from None
+            raise UsageError(f"{self.path}, line {before + rows.line_num}: not CSV: {error}") from None
         except UsageError as error:
-            raise UsageError(f"{self.path}, line {rows.line_num + 1}: {error}") from None
+            raise UsageError(f"{self.path}, line {before + rows.line_num}: {error}") from None
         if not self.totals.lines:
             raise UsageError(f"{self.path}: the invoice has no lines with amounts")
 

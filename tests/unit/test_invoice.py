@@ -81,6 +81,29 @@ def test_what_cannot_be_read_is_said_with_its_line(read, text, says):
         read(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("\n;;\nrequest_id,cost\na,x\n", 4),
+        ("sep=,\nrequest_id,cost\na,1\nb,x\n", 4),
+        ("\r\nSEP=;\r\n\r\nrequest_id;cost\r\n\r\na;1\r\n\r\nb;x\r\n", 8),
+        ('request_id,note,cost\na,"two\nlines",1\nb,,x\n', 4),
+        ('"request_id","cost","a\nnote"\na,x,\n', 3),
+        ("\n\nday,cost\n\n2026-10-01,x\n", 5),
+    ],
+)
+def test_every_line_of_the_file_is_counted(read, text, line):
+    with pytest.raises(UsageError, match=f"invoice.csv, line {line}: expected an amount"):
+        read(text)
+
+
+def test_where_the_file_is_no_csv_is_told_by_its_line(read):
+    with pytest.raises(UsageError, match="line 3: not CSV: field larger than field limit"):
+        read("\nrequest_id,cost\n" + "a" * (2 << 20) + ",1\n")
+    with pytest.raises(UsageError, match="line 2: not CSV: field larger than field limit"):
+        read("\n" + "a" * (2 << 20) + ",cost\na,1\n")
+
+
 def test_columns_must_be_ours_and_there(read):
     with pytest.raises(UsageError, match="has no column 'amount'"):
         read("a,b\n1,2\n", columns={"amount": "b"})
