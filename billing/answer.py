@@ -11,21 +11,20 @@ memory and time is bounded here, before it is parsed.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from roadworthy.billing.bounds import deeper_than, holds_more_than
 from roadworthy.billing.records import Costs, Doubt, Noted, Oddity, Reason, Refusal, Trouble
 from roadworthy.http.message import FailureKind, Reply
 from roadworthy.http.retry_after import retry_after_s
 
 MAX_DEPTH = 32
 MAX_VALUES = 500_000
-"""Values in an answer, twenty times what 10,000 ids need: each may cost a hundred times its two bytes in memory."""
-MAX_QUOTES = 4 * MAX_VALUES
+"""Values in an answer, sixteen times what 10,000 ids need: each may cost a hundred times its two bytes in memory."""
 LONGEST_INTEGER = 20
 """Characters of an integer that 64 bits may hold. Longer ones are read as `Decimal`, in linear time."""
 EXAMPLES = 5
@@ -44,9 +43,9 @@ def read(reply: Reply, asked: Collection[str], max_cost_nano_usd: int) -> Costs 
     if refusal is not None:
         return refusal
     try:
-        if reply.body.count(b",") > MAX_VALUES or reply.body.count(b'"') > MAX_QUOTES:
+        if holds_more_than(reply.body, MAX_VALUES):
             return _unreadable(f"it holds more than {MAX_VALUES:,} values", too_much=True)
-        if _deeper_than(reply.body, MAX_DEPTH):
+        if deeper_than(reply.body, MAX_DEPTH):
             return _unreadable(f"its JSON is nested deeper than {MAX_DEPTH} levels, or its brackets do not match")
         value = json.loads(
             reply.body.decode("utf-8"),
@@ -196,26 +195,6 @@ def _sent_at(reply: Reply) -> datetime:
 
 def _unreadable(why: str, *, too_much: bool = False) -> Refusal:
     return Refusal(Trouble.UNREADABLE, f"the answer cannot be read: {why}", too_much=too_much)
-
-
-def _deeper_than(body: bytes, depth: int) -> bool:
-    """Whether brackets outside of strings are nested deeper, or do not match. A parser would recurse before it told.
-
-    Each round takes the innermost pairs away, so that so many rounds leave nothing of what is no deeper.
-    """
-    if body.count(b"[") + body.count(b"{") <= depth:
-        return False
-    brackets = _STRINGS.sub(b"", body).translate(None, _NO_BRACKETS)
-    for _ in range(depth):
-        before = len(brackets)
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
-        if len(brackets) in {0, before}:
-            break
-    return bool(brackets)
-
-
-_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class _Twice:

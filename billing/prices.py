@@ -12,10 +12,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 
+from roadworthy.billing.bounds import deeper_than, holds_more_than
 from roadworthy.errors import UsageError
 
 INPUT, CACHED, OUTPUT = "input_tokens", "cached_input_tokens", "output_tokens"
@@ -28,6 +29,9 @@ MAX_NUMBER_LENGTH = 64
 EXACT = Context(prec=2 * MAX_NUMBER_LENGTH)
 """Digits enough for any number that is read; the usual 28 would round in silence."""
 MAX_PUBLISHED_MODELS = 10_000
+MAX_PUBLISHED_VALUES = 200_000
+"""Values in an answer of `/v1/models`: thousands of models with dozens each, in less than 100 MB of memory."""
+MAX_PUBLISHED_DEPTH = 32
 FOREVER_US = 2**63 - 1
 MAX_NAME_LENGTH = 256
 
@@ -42,6 +46,8 @@ PUBLISHED_KEYS = {
 """What `pricing` in `/v1/models` calls each unit (registration guide, "Exposing pricing"); cached tokens have
 no agreed name, so these are the ones that providers use."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIMES_END = datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH
 _UNIT = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 
@@ -108,13 +114,18 @@ def model_of(text: str) -> str:
 
 
 def time_us(text: str) -> int:
-    """A time written in ISO 8601, UTC where it names no zone, as microseconds since 1970. Raises `UsageError`."""
+    """A time written in ISO 8601, UTC where it names no zone, as microseconds since 1970. Raises `UsageError`.
+
+    It lies in the years 1970 to 9998 of UTC: what is stored is never changed, and every time must be shown again.
+    """
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(f"a time is written as 2026-10-01 or 2026-10-01T12:00:00Z; got {text[:60]!r}") from None
     at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
-    since = at - datetime(1970, 1, 1, tzinfo=UTC)
+    since = at - _EPOCH
+    if not timedelta(0) <= since < _TIMES_END:
+        raise UsageError(f"a time is expected in the years 1970 to 9998 of UTC; got {text[:60]!r}")
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
@@ -127,7 +138,16 @@ class Published:
 
 
 def published(body: bytes) -> Published:
-    """Read an answer of `/v1/models`. Raises `UsageError` where it is none; one bad price spoils no other."""
+    """Read an answer of `/v1/models`. Raises `UsageError` where it is none; one bad price spoils no other.
+
+    Takes up to a second for the most that is accepted: call it in a thread.
+    """
+    if holds_more_than(body, MAX_PUBLISHED_VALUES):
+        raise UsageError(f"the answer of /models holds more than {MAX_PUBLISHED_VALUES:,} values")
+    if deeper_than(body, MAX_PUBLISHED_DEPTH):
+        raise UsageError(
+            f"the JSON of /models is nested deeper than {MAX_PUBLISHED_DEPTH} levels, or its brackets do not match"
+        )
     try:
         answer = json.loads(body.decode("utf-8-sig"), parse_float=_decimal, parse_int=_decimal)
     except (ValueError, RecursionError):
@@ -149,11 +169,15 @@ def published(body: bytes) -> Published:
 
 
 def _decimal(text: str) -> Decimal:
-    return Decimal(text) if len(text) <= MAX_NUMBER_LENGTH else Decimal("NaN")
+    try:
+        return Decimal(text) if len(text) <= MAX_NUMBER_LENGTH else Decimal("NaN")
+    except InvalidOperation:  # an exponent beyond all bounds
+        return Decimal("NaN")
 
 
 def _published_of(model: str, pricing: Mapping[str, Any], problems: list[str]) -> dict[str, int]:
     found: dict[str, int] = {}
+    shown = model[:80] if model.isprintable() else ascii(model[:80])
     for unit, keys in PUBLISHED_KEYS.items():
         key = next((key for key in keys if pricing.get(key) is not None), None)
         if key is None:
@@ -164,10 +188,11 @@ def _published_of(model: str, pricing: Mapping[str, Any], problems: list[str]) -
                 raise UsageError(f"a price is a number; got {str(value)[:60]!r}")
             nano = nano_usd_per_million(value)
         except UsageError as error:
-            problems.append(f"{model[:80]}, pricing.{key}: {error}")
+            problems.append(f"{shown}, pricing.{key}: {error}")
             continue
         if 0 < nano < LEAST_PLAUSIBLE_NANO_USD:
-            problems.append(f"{model[:80]}, pricing.{key}: {value} looks like the price of one token, not of a million")
+            text = str(value).strip()
+            problems.append(f"{shown}, pricing.{key}: {text} looks like the price of one token, not of a million")
             continue
         found[unit] = nano
     return found

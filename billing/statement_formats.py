@@ -14,6 +14,7 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
+from roadworthy.billing.cells import cell
 from roadworthy.billing.dates import shown_day, shown_time
 from roadworthy.billing.money import shown_usd, usd
 from roadworthy.billing.statement import Correction, Line, Statement, amount
@@ -22,9 +23,6 @@ from roadworthy.errors import UsageError
 from roadworthy.pages import environment, file
 
 PACKAGE = "roadworthy.billing"
-
-_LIFTED = ("=", "+", "-", "@", "\t", "\r")
-"""Spreadsheets take a text that begins so for a formula."""
 
 COLUMNS = (
     "section",
@@ -96,14 +94,8 @@ def csv_of(columns: Sequence[str], found: Iterable[dict[str, Any]]) -> bytes:
     writer = csv.writer(out)
     writer.writerow(columns)
     for row in found:
-        writer.writerow([_cell(name, row[name]) for name in columns])
+        writer.writerow([cell(name, row[name]) for name in columns])
     return out.getvalue().encode()
-
-
-def _cell(name: str, value: Any) -> Any:
-    if isinstance(value, str) and not name.endswith("_usd") and value.startswith(_LIFTED):
-        return f"'{value}"
-    return "" if value is None else value
 
 
 def as_json(statement: Statement) -> bytes:

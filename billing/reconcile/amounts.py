@@ -10,27 +10,29 @@ from roadworthy.billing.prices import DECIMALS, EXACT
 from roadworthy.errors import UsageError
 
 Mark = Literal[".", ","]
-"""What stands before the decimals. The other one may group thousands."""
+"""What stands before the decimals; the other one may group thousands. Where None is told it is the point, but
+`1,234`, which is 1234 to some and 1.234 to others, is refused."""
 
 MAX_NANO_USD = 2**63 - 1
 MAX_LENGTH = 64
 _NANO = {DECIMALS - length: 10**length for length in range(DECIMALS + 1)}
 _GROUPED = {
-    ".": re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?"),
-    ",": re.compile(r"[0-9]{1,3}(\.[0-9]{3})+(,[0-9]+)?"),
+    ".": re.compile(r"[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]+)?"),
+    ",": re.compile(r"[1-9][0-9]{0,2}(\.[0-9]{3})+(,[0-9]+)?"),
 }
+_TWO_WAYS = re.compile(r"[1-9][0-9]{0,2},[0-9]{3}")
 _PLAIN = {
     ".": re.compile(r"([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"),
     ",": re.compile(r"([0-9]+(,[0-9]*)?|,[0-9]+)([eE][+-]?[0-9]{1,3})?"),
 }
 
 
-def nano_of_usd(text: str, mark: Mark = ".") -> tuple[int, bool]:
+def nano_of_usd(text: str, mark: Mark | None = None) -> tuple[int, bool]:
     """An amount in USD as nano-USD, and whether it had to be rounded up to whole ones. Raises `UsageError`.
 
     `$`, `USD` and `US$` may stand around it, `-` and parentheses make it a credit, and thousands may be grouped.
     """
-    whole, point, decimals = text.partition(mark)
+    whole, point, decimals = text.partition(mark or ".")
     if whole.isdigit() and whole.isascii() and len(decimals) <= DECIMALS and len(whole) <= DECIMALS:
         if not point:
             return int(whole) * 10**DECIMALS, False
@@ -45,7 +47,7 @@ def nano_of_usd(text: str, mark: Mark = ".") -> tuple[int, bool]:
     return sign * int(rounded), rounded != nano
 
 
-def nano_of_nano(text: str, mark: Mark = ".") -> tuple[int, bool]:
+def nano_of_nano(text: str, mark: Mark | None = None) -> tuple[int, bool]:
     """An amount in nano-USD, rounded up to whole ones, and whether it had to be. Raises `UsageError`."""
     if text.isdigit() and text.isascii() and len(text) < 19:
         return int(text), False
@@ -59,7 +61,7 @@ def nano_of_nano(text: str, mark: Mark = ".") -> tuple[int, bool]:
     return sign * int(rounded), rounded != exact
 
 
-def _bare(text: str, mark: Mark) -> tuple[int, str]:
+def _bare(text: str, told: Mark | None) -> tuple[int, str]:
     """The sign, and the digits as `Decimal` reads them."""
     shown = text.strip()[:MAX_LENGTH]
     bare = text.strip().replace("\u00a0", " ").replace("\u2212", "-")
@@ -73,7 +75,13 @@ def _bare(text: str, mark: Mark) -> tuple[int, str]:
         bare = bare.removesuffix(word).strip()
     if bare[:1] == "-" and sign == 1:
         sign, bare = -1, bare[1:]
-    other = "," if mark == "." else "."
+    mark: Mark = told or "."
+    other: Mark = "," if mark == "." else "."
+    if told is None and _TWO_WAYS.fullmatch(bare):
+        raise UsageError(
+            f"the amount {shown!r} is {bare.replace(',', '')} to some and {bare.replace(',', '.')} to others; "
+            "say which with --decimal-mark . or --decimal-mark ,"
+        )
     if len(bare) <= MAX_LENGTH and _GROUPED[mark].fullmatch(bare):
         return sign, bare.replace(other, "").replace(mark, ".")
     if len(bare) <= MAX_LENGTH and _PLAIN[mark].fullmatch(bare):

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from roadworthy.billing.cells import cell
 from roadworthy.billing.prices import usd
 from roadworthy.billing.reconcile.compare import Sink
 from roadworthy.billing.reconcile.report import FIELDS
@@ -66,7 +67,7 @@ def _csv(path: Path) -> Iterator[Sink]:
         def write(one: Variance) -> None:
             served_at = "" if one.served_at_us is None else iso(one.served_at_us)
             amount = "" if one.amount_nano_usd is None else usd(one.amount_nano_usd)
-            writer.writerow([*(getattr(one, name) for name in FIELDS), served_at, amount])
+            writer.writerow([*(cell(name, getattr(one, name)) for name in FIELDS), served_at, amount])
 
         yield write
 

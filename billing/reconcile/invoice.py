@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import IO, NamedTuple, Self
@@ -31,11 +32,14 @@ ALIASES = {
     "day": "day date usage_date served_at timestamp time created_at",
 }
 """What invoices call each column. Capitals, spaces, hyphens and parentheses in a header make no difference."""
+COSTS = frozenset({"cost_nano_usd", "cost_usd"})
 TOTALS = frozenset({"total", "grand total", "sum", "totals", "subtotal"})
 SEPARATORS = ",;\t|"
 MAX_ID_LENGTH = 1024
 MAX_FIELD = 1 << 20
 _OTHER_CURRENCY = re.compile(r"(?:^|_)(eur|gbp|jpy|cny|rmb|inr|cad|aud|chf|krw|brl)(?:_|$)")
+_SEPARATOR_LINE = re.compile(r"sep=.\s*", re.IGNORECASE)
+"""Excel's own first line."""
 _BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _CACHE_KIB = 64 * 1024
 
@@ -84,7 +88,7 @@ class Invoice:
         path: Path,
         *,
         columns: Mapping[str, str] | None = None,
-        mark: Mark = ".",
+        mark: Mark | None = None,
         folder: Path | None = None,
     ) -> None:
         """Read the file. `columns`: its headers by our names, where they are others. Raises `UsageError`.
@@ -175,15 +179,17 @@ class Invoice:
 
     def _take(self, file: IO[str], columns: dict[str, str]) -> None:
         csv.field_size_limit(MAX_FIELD)
-        first = file.readline()
-        while first and not first.strip(" \t\r\n,;|"):
-            first = file.readline()
-        if first.lower().startswith("sep=") and len(first.strip()) == 5:  # Excel's own first line
-            first = file.readline()
+        before, first = 0, file.readline()
+        while first and (not first.strip(" \t\r\n,;|") or _SEPARATOR_LINE.fullmatch(first)):
+            before, first = before + 1, file.readline()
         separator = max(SEPARATORS, key=first.count)
-        header = next(csv.reader([first], delimiter=separator), [])
+        # The header goes through the reader of the rows, so that its count is that of the file's lines from there on.
+        rows = csv.reader(chain([first], file), delimiter=separator)
+        try:
+            header = next(rows, [])
+        except csv.Error as error:
+            raise UsageError(f"{self.path}, line {before + rows.line_num}: not CSV: {error}") from None
         places = _places(self.path, header, columns)
-        rows = csv.reader(file, delimiter=separator)
         self.by_request = "request_id" in places
         self.by = tuple(name for name in ("day", "model") if name in places) if not self.by_request else ()
         reader = _Reader(places, self._mark, self.totals)
@@ -199,9 +205,9 @@ class Invoice:
             else:
                 reader.sums(rows)
         except csv.Error as error:
-            raise UsageError(f"{self.path}: not CSV after line {rows.line_num + 1}: {error}") from None
+            raise UsageError(f"{self.path}, line {before + rows.line_num}: not CSV: {error}") from None
         except UsageError as error:
-            raise UsageError(f"{self.path}, line {rows.line_num + 1}: {error}") from None
+            raise UsageError(f"{self.path}, line {before + rows.line_num}: {error}") from None
         if not self.totals.lines:
             raise UsageError(f"{self.path}: the invoice has no lines with amounts")
 
@@ -209,7 +215,7 @@ class Invoice:
 class _Reader:
     """Takes the rows of one file apart."""
 
-    def __init__(self, places: Mapping[str, int], mark: Mark, totals: Totals) -> None:
+    def __init__(self, places: Mapping[str, int], mark: Mark | None, totals: Totals) -> None:
         self._places = places
         self._totals = totals
         in_nano = "cost_nano_usd" in places
@@ -286,10 +292,16 @@ def _places(path: Path, header: Sequence[str], columns: dict[str, str]) -> dict[
     places = {}
     for ours, aliases in ALIASES.items():
         if ours in columns:
-            if columns[ours] not in header and _plain(columns[ours]) not in names:
-                raise UsageError(f"{path}: no column is called {columns[ours]!r}; it has {_listed(header)}")
-            places[ours] = names.index(_plain(columns[ours]))
+            places[ours] = _named(path, header, columns[ours])
             continue
+        if ours in COSTS and not COSTS.isdisjoint(columns):
+            continue
+        found = [name for name in names if name in aliases.split()] if ours in COSTS else []
+        if len(set(found)) > 1 and not (ours == "cost_usd" and "cost_nano_usd" in places):
+            several = [cell for cell, name in zip(header, names, strict=True) if name in found]
+            raise UsageError(
+                f"{path}: the columns {_listed(several)} could each be the cost; say which with --column {ours}=HEADER"
+            )
         for alias in aliases.split():
             if names.count(alias) > 1:
                 raise UsageError(f"{path}: two columns are called {alias!r}; rename one")
@@ -309,6 +321,19 @@ def _places(path: Path, header: Sequence[str], columns: dict[str, str]) -> dict[
     if "cost_nano_usd" in places:
         places.pop("cost_usd", None)
     return places
+
+
+def _named(path: Path, header: Sequence[str], wanted: str) -> int:
+    """Where the column of that header is, written alike, or else but for what makes no difference."""
+    for found in (
+        [at for at, cell in enumerate(header) if cell == wanted],
+        [at for at, cell in enumerate(header) if _plain(cell) == _plain(wanted)],
+    ):
+        if len(found) > 1:
+            raise UsageError(f"{path}: two columns are called {wanted!r}; rename one")
+        if found:
+            return found[0]
+    raise UsageError(f"{path}: no column is called {wanted!r}; it has {_listed(header)}")
 
 
 def _plain(header: str) -> str:

@@ -105,6 +105,22 @@ def test_every_variance_goes_to_every_file(filled, tmp_path):
     assert sorted(tmp_path.glob("*.part")) == []
 
 
+@pytest.mark.parametrize("id", ['=HYPERLINK("http://x.test","pay")', "+1", "-1+1", "@SUM(1)", "\uff1d1+1"])
+def test_no_id_is_a_formula_where_a_spreadsheet_opens_the_file(filled, tmp_path, id):
+    quoted = id.replace('"', '""')
+    invoice = invoice_of(tmp_path / "invoice.csv", COSTS, f'"{quoted}",7')
+    paths = {kind: tmp_path / f"out.{kind}" for kind in ("csv", "parquet")}
+    flags = [each for kind, path in paths.items() for each in (f"--{kind}", path)]
+    assert reconcile(filled(COSTS | {"r010": COSTS["r010"] - 5000}), "--invoice", invoice, *flags)[0] == 1
+    with paths["csv"].open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["request_id"] for row in rows if row["kind"] == "unknown"] == [f"'{id}"]
+    assert {row["amount_nano_usd"] for row in rows if row["kind"] == "undercharged"} == {"-5000"}
+    assert {row["amount_usd"] for row in rows if row["kind"] == "undercharged"} == {"-0.000005"}
+    table = pyarrow.parquet.read_table(paths["parquet"]).to_pylist()
+    assert [row["request_id"] for row in table if row["kind"] == "unknown"] == [id]
+
+
 def test_tolerances_and_periods(filled):
     url = filled(COSTS | {"r010": COSTS["r010"] + 5000})
     assert reconcile(url)[0] == 1
@@ -131,6 +147,8 @@ def test_without_prices_it_is_undecided(filled):
         (["--from", "2026-10-01"], "which period?"),
         (["--from", "2026-10-02", "--to", "2026-10-01"], "--from must be before --to"),
         (["--tolerance-usd", "much"], "--tolerance-usd: "),
+        (["--tolerance-usd", "1,234"], "without commas; got '1,234'"),
+        (["--decimal-mark", ","], "name it with --invoice"),
         (["--tolerance-percent", "101"], "expected 0 to 100"),
         (["--column", "cost_usd=Net"], "name it with --invoice"),
         (["--decimal-mark", ";", "--invoice", "x"], "--decimal-mark: expected . or ,"),
@@ -145,6 +163,27 @@ def test_wrong_usage_is_told_in_a_sentence(filled, flags, says, tmp_path, monkey
     assert code == 2
     assert says in err
     assert "fault of roadworthy" not in err
+
+
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59-23:00", "0001-01-01T00:00:00+14:00"])
+def test_a_time_beyond_the_calendar_is_refused_before_anything_is_recorded(database_url, tmp_path, time):
+    where = ["--database", database_url]
+    price = ["billing", "price"]
+    named = ["--provider", "acme", "--model", "owner/chat", "--unit", "input_tokens", "--usd-per-million", "0.2"]
+    assert cli(*price, "set", *named, "--from", "2026-10-01", *where)[0] == 0
+    file = tmp_path / "prices.csv"
+    file.write_text(f"model,unit,usd_per_million,from\nowner/chat,output_tokens,1,{time}\n")
+    for refused in (
+        [*price, "set", *named, "--from", time],
+        [*price, "import", file, "--provider", "acme"],
+        ["billing", "reconcile", "--provider", "acme", "--from", "2026-10-01", "--to", time],
+        ["billing", "reconcile", "--provider", "acme", "--from", time, "--to", "2026-11-01"],
+        ["billing", "recheck", "--provider", "acme", "--since", time],
+    ):
+        code, _, err = cli(*refused, *where)
+        assert (code, "expected in the years 1970 to 9998 of UTC" in err) == (2, True)
+    code, out, _ = cli(*price, "list", "--json", *where)
+    assert (code, [row["from"] for row in json.loads(out)]) == (0, ["2026-10-01T00:00:00Z"])
 
 
 def test_prices_are_set_listed_and_imported(database_url, tmp_path):

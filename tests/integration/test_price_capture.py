@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import sqlalchemy as sa
 from costs import reply
 from validating import chats, provider_with_mappings
 
-from roadworthy.billing.prices import Version
+from roadworthy.billing.prices import Version, published
 from roadworthy.billing.store import prices
+from roadworthy.cli import billing_prices
 from roadworthy.cli.billing_prices import Capture, CaptureError, Capturing
 from roadworthy.database import Database
 from roadworthy.http.message import Failure, FailureKind, Reply
@@ -25,9 +28,11 @@ class Api:
         self.models = list(models)
         self.answer = None
         self.asked = []
+        self.most_bytes = None
 
     async def send(self, request, limits):
         self.asked.append((request.method, request.url, dict(request.headers).get("Authorization")))
+        self.most_bytes = limits.max_body_bytes
         return self.answer or reply({"object": "list", "data": self.models})
 
     async def aclose(self):
@@ -104,8 +109,9 @@ async def test_an_operators_price_stays_until_the_provider_changes_its_own(datab
         (reply({}, 503), "HTTP 503"),
         (reply(b"<html>"), "not JSON"),
         (reply({"models": []}), "no list of models"),
+        (reply(b'{"data":[' + b"1," * 2_000_000 + b"1]}"), "/models holds more than 200,000 values"),
     ],
-    ids=["refused", "unavailable", "html", "no-list"],
+    ids=["refused", "unavailable", "html", "no-list", "numbers-for-ever"],
 )
 async def test_an_api_that_does_not_say_leaves_what_is_known(database, answer, says):
     await provider_with_mappings(database, "acme", "http://provider.test/v1", chats(1))
@@ -123,6 +129,22 @@ async def test_an_api_that_does_not_say_leaves_what_is_known(database, answer, s
     with pytest.raises(CaptureError, match=says):
         await capture.of(registered)
     assert await recorded(database) == before
+
+
+async def test_the_answer_is_small_and_read_in_a_thread(database, monkeypatch):
+    await provider_with_mappings(database, "acme", "http://provider.test/v1", chats(1))
+    api, threads = Api(model("acme/chat-0", input=1)), []
+
+    def noted(body):
+        threads.append(threading.current_thread())
+        return published(body)
+
+    monkeypatch.setattr(billing_prices, "published", noted)
+    await Capture(database, Sealer(None), api).tick()
+    assert len(await recorded(database)) == 1
+    assert len(threads) == 1
+    assert threads[0] is not threading.current_thread()
+    assert api.most_bytes == 4 * 1024 * 1024
 
 
 async def test_the_key_goes_with_the_question_and_a_paused_api_is_left_alone(database):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from decimal import Decimal
 from fractions import Fraction
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roadworthy.billing.prices import (
+    MAX_PUBLISHED_VALUES,
     Book,
     Rates,
     Version,
@@ -22,6 +24,7 @@ from roadworthy.billing.prices import (
     usd,
 )
 from roadworthy.billing.reconcile.amounts import nano_of_nano, nano_of_usd
+from roadworthy.cli.operator import iso
 from roadworthy.errors import UsageError
 
 
@@ -73,6 +76,20 @@ def test_a_price_with_too_many_decimals_says_how_many_there_may_be():
         nano_usd_per_million("0.1234567891")
 
 
+@pytest.mark.parametrize("text", ["1,234", "-1,234", "$1,234", "(999,999)", "1,000 USD"])
+@pytest.mark.parametrize("read", [nano_of_usd, nano_of_nano])
+def test_what_could_be_a_thousand_times_more_is_refused_until_the_mark_is_told(read, text):
+    with pytest.raises(UsageError, match=r"to some and .* to others; say which with --decimal-mark"):
+        read(text)
+
+
+@pytest.mark.parametrize(("mark", "texts"), [(None, ["0,002", "00,100"]), (".", ["0,002"]), (",", ["0.002", "00.100"])])
+def test_a_group_of_thousands_does_not_begin_with_a_zero(mark, texts):
+    for text in texts:
+        with pytest.raises(UsageError, match="say so with --decimal-mark"):
+            nano_of_usd(text, mark)
+
+
 @given(st.integers(min_value=-(10**30), max_value=10**30))
 def test_usd_tells_every_nano(nano):
     text = usd(nano)
@@ -101,6 +118,13 @@ def test_what_is_shown_is_read_back(nano):
         (".5", ".", 500_000_000),
         ("0", ".", 0),
         ("1,234,567", ".", 1_234_567_000_000_000),
+        ("1,234", ".", 1_234_000_000_000),
+        ("1,234", ",", 1_234_000_000),
+        ("1.234", ",", 1_234_000_000_000),
+        ("0,002", ",", 2_000_000),
+        ("1,234,567", None, 1_234_567_000_000_000),
+        ("1,234.50", None, 1_234_500_000_000),
+        ("0.002", None, 2_000_000),
     ],
 )
 def test_amounts_are_read_as_people_write_them(text, mark, nano):
@@ -112,7 +136,7 @@ def test_more_decimals_than_nano_are_rounded_up_and_told():
     assert nano_of_usd("0.2" + "0" * 30 + "1") == (200_000_001, True)
     assert nano_of_usd("0.000012000000000000002") == (12_001, True)
     assert nano_of_nano("12.5") == (13, True)
-    assert nano_of_nano("1,250") == (1250, False)
+    assert nano_of_nano("1,250", ".") == (1250, False)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +233,46 @@ def test_what_is_no_list_of_models_is_refused(body):
         published(body)
 
 
+HOSTILE = {
+    "numbers": b'{"data":[' + b"1," * 2_000_000 + b"1]}",
+    "objects": b'{"data":[' + b"{}," * 1_300_000 + b"{}]}",
+    "lists-in-lists": b'{"data":[' + (b"[" * 30 + b"]" * 30 + b",") * 65_000 + b"1]}",
+    "a-text-without-end": b'{"data":' + b"[" * 40 + b'"' + b'\\"' * 300_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_would_take_all_memory_or_time_is_refused_before_it_is_parsed(name):
+    tracemalloc.start()
+    try:
+        with pytest.raises(UsageError, match=r"of /models (holds more than|is nested deeper)"):
+            published(HOSTILE[name])
+        assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_most_that_is_accepted_takes_bounded_memory():
+    count = MAX_PUBLISHED_VALUES // 3 - 1
+    body = b'{"data":[' + b'{"a":1.25},[1],' * (count // 2) + b"1]}"
+    tracemalloc.start()
+    try:
+        assert published(body).prices == {}
+        assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_a_model_is_called_cannot_act_where_it_is_shown():
+    body = json.dumps({"data": [{"id": "a\ud800\x1b[2J", "pricing": {"input": -1}}]}).encode()
+    assert published(body).problems[0].startswith("'a\\ud800\\x1b[2J', pricing.input: a price is USD")
+
+
+def test_an_exponent_beyond_all_bounds_spoils_one_price_alone():
+    body = b'{"data": [{"id": "a", "pricing": {"input": 1e9999999999999999999, "output": 2}}]}'
+    assert published(body).prices == {"a": {"output_tokens": 2 * 10**9}}
+
+
 def test_a_giant_number_spoils_one_price_alone():
     body = json.dumps({"data": [{"id": "a", "pricing": {"input": 1, "output": 2}}]}).replace("1,", "1" * 5000 + ",")
     assert published(body.encode()).prices == {"a": {"output_tokens": 2 * 10**9}}
@@ -249,6 +313,29 @@ def test_a_file_of_prices_is_read_as_spreadsheets_of_any_country_write_it(separa
 def test_a_file_of_prices_says_which_line_is_wrong(text, says):
     with pytest.raises(UsageError, match=says):
         read_csv(text, "acme", 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9999-12-31T23:59:59-23:00",
+        "9999-01-01",
+        "9998-12-31T23:59:59.999999-00:01",
+        "0001-01-01T00:00:00+14:00",
+        "1969-12-31T23:59:59.999999Z",
+        "1970-01-01T00:00:00+00:01",
+    ],
+)
+def test_a_time_that_could_not_be_shown_again_is_refused(text):
+    with pytest.raises(UsageError, match="expected in the years 1970 to 9998 of UTC"):
+        time_us(text)
+    with pytest.raises(UsageError, match="line 2: a time is expected"):
+        read_csv(f"model,unit,usd_per_million,from\na,b,1,{text}\n", "acme", 0)
+
+
+def test_the_first_and_the_last_time_are_read_and_shown():
+    assert time_us("1970-01-01") == time_us("1970-01-01T01:00:00+01:00") == 0
+    assert iso(time_us("9998-12-31T23:59:59Z")) == "9998-12-31T23:59:59Z"
 
 
 def test_units_are_names():

@@ -70,6 +70,10 @@ def test_forms_of_invoices(read, text, encoding, options):
         ("request_id,cost\na,5\n,5\ntotal,5\n", "line 4: a second line without a request id"),
         ("day,cost\nyesterday,5\n", "line 2: expected a day"),
         ('request_id,cost\n"a\n', "line"),
+        ('request_id,cost\na,"1,234"\n', "line 2: the amount '1,234' is 1234 to some and 1.234 to others"),
+        ("request_id;cost\na;0,002\n", "line 2: .* say so with --decimal-mark ','"),
+        ("request_id,Amount,tax,Total\na,5,1,6\n", "'Amount', 'Total' could each be .* --column cost_usd=HEADER"),
+        ("request_id,nano_usd,cost_nano_usd\na,5,6\n", "could each be the cost; .* --column cost_nano_usd=HEADER"),
     ],
 )
 def test_what_cannot_be_read_is_said_with_its_line(read, text, says):
@@ -77,11 +81,48 @@ def test_what_cannot_be_read_is_said_with_its_line(read, text, says):
         read(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("\n;;\nrequest_id,cost\na,x\n", 4),
+        ("sep=,\nrequest_id,cost\na,1\nb,x\n", 4),
+        ("\r\nSEP=;\r\n\r\nrequest_id;cost\r\n\r\na;1\r\n\r\nb;x\r\n", 8),
+        ('request_id,note,cost\na,"two\nlines",1\nb,,x\n', 4),
+        ('"request_id","cost","a\nnote"\na,x,\n', 3),
+        ("\n\nday,cost\n\n2026-10-01,x\n", 5),
+    ],
+)
+def test_every_line_of_the_file_is_counted(read, text, line):
+    with pytest.raises(UsageError, match=f"invoice.csv, line {line}: expected an amount"):
+        read(text)
+
+
+def test_where_the_file_is_no_csv_is_told_by_its_line(read):
+    with pytest.raises(UsageError, match="line 3: not CSV: field larger than field limit"):
+        read("\nrequest_id,cost\n" + "a" * (2 << 20) + ",1\n")
+    with pytest.raises(UsageError, match="line 2: not CSV: field larger than field limit"):
+        read("\n" + "a" * (2 << 20) + ",cost\na,1\n")
+
+
 def test_columns_must_be_ours_and_there(read):
     with pytest.raises(UsageError, match="has no column 'amount'"):
         read("a,b\n1,2\n", columns={"amount": "b"})
     with pytest.raises(UsageError, match="no column is called 'Net'"):
         read("request_id,cost\na,2\n", columns={"cost_usd": "Net"})
+
+
+def test_the_column_that_is_named_is_the_cost(read):
+    text = "request_id,Amount,Total,cost_nano_usd\na,5,6,7\n"
+    for columns, cost in (
+        ({}, 7),
+        ({"cost_usd": "Total"}, 6 * 10**9),
+        ({"cost_usd": "amount"}, 5 * 10**9),
+        ({"cost_nano_usd": "Amount"}, 5),
+    ):
+        assert lines(read(text, columns=columns), "a") == {"a": [cost]}
+    assert lines(read("request_id,Net,NET\na,5,6\n", columns={"cost_nano_usd": "NET"}), "a") == {"a": [6]}
+    with pytest.raises(UsageError, match="two columns are called 'net'"):
+        read("request_id,Net,NET\na,5,6\n", columns={"cost_nano_usd": "net"})
 
 
 def test_a_file_that_is_not_there_or_not_text_is_refused(read, tmp_path):

@@ -9,7 +9,6 @@ import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import typer
@@ -18,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from roadworthy import logs
 from roadworthy.billing.collector import Came
 from roadworthy.billing.money import shown_usd
+from roadworthy.billing.prices import time_us
 from roadworthy.billing.recheck import Outcome
 from roadworthy.billing.recheck import recheck as ask_again
 from roadworthy.billing.records import Trouble
@@ -158,12 +158,9 @@ def _seconds(text: str) -> float:
     if match := re.fullmatch(r"(\d{1,6})([mhd])", text.strip()):
         return -float(int(match[1]) * _UNITS[match[2]])
     try:
-        at = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise UsageError(
-            f"--since: expected a time such as 2026-06-01, 2026-06-01T12:00Z, 24h or 7d; got {text!r}"
-        ) from None
-    return max((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp(), 0.0)
+        return time_us(text.strip()) / SECOND_US
+    except UsageError as error:
+        raise UsageError(f"--since: {error}, or, before now, as 24h or 7d") from None
 
 
 def status(where: Where, *, as_json: bool) -> None:

@@ -273,8 +273,13 @@ def reconcile(
         ),
     ] = None,
     decimal_mark: Annotated[
-        str, typer.Option("--decimal-mark", metavar="MARK", help="Before the decimals of the invoice: . or ,")
-    ] = ".",
+        str | None,
+        typer.Option(
+            "--decimal-mark",
+            metavar="MARK",
+            help="Before the decimals of the invoice: . or , [a point; 1,234 is refused until it is told]",
+        ),
+    ] = None,
     tolerance_usd: Annotated[
         str, typer.Option("--tolerance-usd", metavar="USD", help="What variances may come to, without their signs.")
     ] = "0",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -41,7 +42,7 @@ from roadworthy.validator.store.endpoints import Registered
 EVERY_S = 3600
 """How often a provider is asked for its prices, whatever the number of processes."""
 LOOK_S = 60.0
-LIMITS = Limits(total_timeout_s=30.0, max_body_bytes=16 * 1024 * 1024)
+LIMITS = Limits(total_timeout_s=30.0, max_body_bytes=4 * 1024 * 1024)
 
 _log = logging.getLogger(__name__)
 
@@ -140,7 +141,8 @@ class Capture:
         if reply.status != 200:
             raise CaptureError(f"/models answered HTTP {reply.status}; expected 200")
         try:
-            return published(reply.body)
+            # In a thread: what a hostile answer takes must stop nothing else that the service does.
+            return await asyncio.to_thread(published, reply.body)
         except UsageError as error:
             raise CaptureError(str(error)) from None
 

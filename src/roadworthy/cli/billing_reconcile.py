@@ -48,7 +48,7 @@ class Asked:
     until: str | None = None
     invoice: Path | None = None
     columns: Sequence[str] = ()
-    decimal_mark: str = "."
+    decimal_mark: str | None = None
     tolerance_usd: str = "0"
     tolerance_percent: str = "0"
     rounding_nano_usd: int = 1000
@@ -72,9 +72,9 @@ def reconcile(where: Where, asked: Asked) -> int:
         missing_after_s=read_settings(where.config).expire_after_s,
     )
     columns = _columns(asked.columns)
-    if asked.decimal_mark not in {".", ","}:
+    if asked.decimal_mark not in {None, ".", ","}:
         raise UsageError(f"--decimal-mark: expected . or ,; got {asked.decimal_mark[:20]!r}")
-    if asked.invoice is None and (columns or asked.decimal_mark != "."):
+    if asked.invoice is None and (columns or asked.decimal_mark is not None):
         raise UsageError("--column and --decimal-mark say how to read an invoice; name it with --invoice")
 
     async def work(database: Database) -> Report:
@@ -82,7 +82,7 @@ def reconcile(where: Where, asked: Asked) -> int:
             invoice = None
             if asked.invoice is not None:
                 invoice = opened.enter_context(
-                    Invoice(asked.invoice, columns=columns, mark=cast("Mark", asked.decimal_mark))
+                    Invoice(asked.invoice, columns=columns, mark=cast("Mark | None", asked.decimal_mark))
                 )
             # Entered before anything is read: a path that cannot be written is told at once.
             sink = opened.enter_context(sinks(asked.csv, asked.parquet))
@@ -119,13 +119,22 @@ def period(month: str | None, since: str | None, until: str | None) -> tuple[int
         return int(first.timestamp()) * 1_000_000, int(after.timestamp()) * 1_000_000
     if since is None or until is None:
         raise UsageError("which period? Give --month 2026-10, or --from and --to with times of UTC")
-    from_us, to_us = time_us(since), time_us(until)
+    from_us, to_us = _time("--from", since), _time("--to", until)
     if from_us >= to_us:
         raise UsageError(f"--from must be before --to; got {since} and {until}")
     return from_us, to_us
 
 
+def _time(option: str, text: str) -> int:
+    try:
+        return time_us(text)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
 def _tolerance(text: str) -> int:
+    if "," in text:
+        raise UsageError(f"--tolerance-usd: expected USD such as 1234 or 0.5, without commas; got {text[:40]!r}")
     try:
         nano, rounded = nano_of_usd(text)
     except UsageError as error:
