@@ -467,6 +467,42 @@ async def test_keys_may_be_judged_by_a_function(wrapped):
     assert (await Client(app, path="/costs", body=b'{"requestIds": []}').ask()).status == 401
 
 
+async def judge(key):
+    await asyncio.sleep(0)
+    return key == "one-of-many"
+
+
+def judge_later(key):
+    return asyncio.ensure_future(judge(key))
+
+
+async def judge_of_judges(key):
+    return judge(key)
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("check", "lets_in"),
+    [
+        (judge, {"one-of-many"}),
+        (judge_later, {"one-of-many"}),
+        (judge_of_judges, set()),
+        (lambda key: None, set()),
+        (lambda key: object(), set()),
+    ],
+    ids=["async", "awaitable", "a_coroutine_of_a_coroutine", "nothing", "an_object"],
+)
+@pytest.mark.filterwarnings("ignore:coroutine 'judge' was never awaited")
+async def test_only_a_function_that_says_true_lets_in(wrapped, check, lets_in, caplog):
+    app = wrapped(answers(whole()), api_key=check)
+    for key in ("one-of-many", "nobody-s"):
+        headers = [(b"authorization", f"Bearer {key}".encode())]
+        answer = await Client(app, path="/v1/request-costs", body=b'{"requestIds": []}', headers=headers).ask()
+        assert answer.status == (200 if key in lets_in else 401)
+    assert ("must say True or False" in caplog.text) is (not lets_in)
+    assert "one-of-many" not in caplog.text
+
+
 async def test_ten_thousand_ids_are_told_once_each_and_unknown_ones_left_out(wrapped):
     app = wrapped(answers(whole()))
     ids = [(await Client(app).ask()).id for _ in range(3)]
