@@ -13,6 +13,7 @@ from typing import Any
 
 from roadworthy.errors import ConfigError
 from roadworthy.partner.costs import (
+    MAX_TOKENS,
     CostRequestError,
     Price,
     Tokens,
@@ -56,7 +57,8 @@ class CostMiddleware:
     `usage_of`, given the scope, returns the usage of a request (an object as in an answer, or `Tokens`) or None; it is
     asked when the answer ends or breaks off, and goes before what the answer tells. Without it
     `scope["state"]["roadworthy_usage"]` is looked at, which the application may set; a stream whose client asked for
-    no usage needs one of the two.
+    no usage needs one of the two. Where it raises, or returns what tells no tokens, that is logged with the id, and
+    what the answer itself tells is counted, if it tells any.
 
     `keep_days` is how long records are kept (None: for ever), `queue_size` how many wait in memory while the database
     fails.
@@ -305,10 +307,21 @@ class _Passage:
     def _told_by_application(self) -> Tokens | None:
         try:
             usage = self.owner.usage_of(self.scope)
+            if usage is None or isinstance(usage, Tokens):
+                return usage
+            tokens = tokens_of(dict(usage)) if isinstance(usage, Mapping) else None
         except Exception:
             log.exception("`usage_of` failed for request %s", self.request_id)
             return None
-        return usage if isinstance(usage, Tokens) else tokens_of(usage)
+        if tokens is None:
+            log.error(
+                "the usage that the application tells of request %s, a %s, holds no counts of tokens from 0 to %s: "
+                "it is not counted; see `usage_of`",
+                self.request_id,
+                type(usage).__name__,
+                f"{MAX_TOKENS:,}",
+            )
+        return tokens
 
 
 async def _body(receive: Receive) -> bytes | None:
