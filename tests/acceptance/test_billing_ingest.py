@@ -19,6 +19,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -26,7 +27,7 @@ from services import enrol
 
 from roadworthy.billing.tables import usage
 from roadworthy.cli import main
-from roadworthy.cli.billing_ingest import BATCH_LINES, MAX_LINE_BYTES
+from roadworthy.cli.billing_ingest import BATCH_LINES, MAX_LINE_BYTES, DatabaseSink
 from roadworthy.database import Database
 from roadworthy.sandbox.app import Options, Sandbox
 from roadworthy.sandbox.server import running
@@ -139,6 +140,43 @@ def test_bad_lines_are_listed_by_number_and_the_others_are_stored(url, tmp_path)
     assert f"{file}, line 2: a was told before with other contents" in err
     assert "line 4" not in err
     assert "old" in stored(url)
+
+
+def test_rejects_destroy_nothing_and_appear_whole(url, tmp_path, monkeypatch):
+    file, rejects = tmp_path / "usage.jsonl", tmp_path / "rejects.jsonl"
+    text = lines(item("a")) + "{\n"
+    file.write_text(text, encoding="utf-8")
+    (tmp_path / "link").symlink_to(file)
+    (tmp_path / "hard.part").hardlink_to(file)
+    for same in (file, tmp_path / "sub" / ".." / "usage.jsonl", tmp_path / "link", tmp_path / "hard"):
+        (tmp_path / "sub").mkdir(exist_ok=True)
+        code, _, err = cli("billing", "ingest", file, "--database", url, "--rejects", same)
+        assert (code, file.read_text(encoding="utf-8")) == (2, text)
+        assert f"{file} is read from there; name another file" in err
+    with file.open("rb") as stdin, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", SimpleNamespace(buffer=stdin))
+        assert cli("billing", "ingest", "-", "--database", url, "--rejects", file)[0] == 2
+    assert file.read_text(encoding="utf-8") == text
+    assert count(url) == 0
+
+    seen = []
+
+    async def put(self, items, put=DatabaseSink.put):
+        seen.append((rejects.read_text(encoding="utf-8"), (tmp_path / "rejects.jsonl.part").exists()))
+        return await put(self, items)
+
+    rejects.write_text("of the last run", encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(DatabaseSink, "put", put)
+        assert cli("billing", "ingest", file, "--database", url, "--rejects", rejects)[0] == 1
+    assert seen == [("of the last run", True)]
+    assert [json.loads(line)["line"] for line in rejects.read_text(encoding="utf-8").splitlines()] == [2]
+    damaged = tmp_path / "damaged.gz"
+    damaged.write_bytes(gzip.compress(("{\n" + lines(*(item(f"r{n}") for n in range(3000)))).encode())[:-30])
+    assert cli("billing", "ingest", damaged, "--database", url, "--rejects", rejects)[0] == 2
+    assert [json.loads(line)["file"] for line in rejects.read_text(encoding="utf-8").splitlines()] == [str(damaged)]
+    assert cli("billing", "ingest", file, "--database", url, "--rejects", "/dev/null")[0] == 1
+    assert not list(tmp_path.glob("rejects*.part"))
 
 
 def test_only_the_first_bad_lines_are_shown(url):

@@ -14,6 +14,7 @@ import sys
 import pyarrow.parquet
 import pytest
 from reconciling import expected, invoice_of, month, record, settle
+from services import enrol
 
 from roadworthy.billing.reconcile.variance import Variance
 from roadworthy.cli import main
@@ -167,6 +168,7 @@ def test_wrong_usage_is_told_in_a_sentence(filled, flags, says, tmp_path, monkey
 
 @pytest.mark.parametrize("time", ["9999-12-31T23:59:59-23:00", "0001-01-01T00:00:00+14:00"])
 def test_a_time_beyond_the_calendar_is_refused_before_anything_is_recorded(database_url, tmp_path, time):
+    asyncio.run(_acme(database_url))
     where = ["--database", database_url]
     price = ["billing", "price"]
     named = ["--provider", "acme", "--model", "owner/chat", "--unit", "input_tokens", "--usd-per-million", "0.2"]
@@ -186,13 +188,27 @@ def test_a_time_beyond_the_calendar_is_refused_before_anything_is_recorded(datab
     assert (code, [row["from"] for row in json.loads(out)]) == (0, ["2026-10-01T00:00:00Z"])
 
 
+async def _acme(url):
+    database = Database(url)
+    await enrol(database, "acme")
+    await database.close()
+
+
 def test_prices_are_set_listed_and_imported(database_url, tmp_path):
+    asyncio.run(_acme(database_url))
     price = ["billing", "price"]
     where = ["--database", database_url]
     named = ["--provider", "acme", "--model", "owner/chat", "--unit", "input_tokens"]
     code, _, err = cli(*price, "set", *named, "--usd-per-million", "0.2", "--from", "2026-10-01", *where)
     assert code == 0
     assert "acme, owner/chat: a million input_tokens cost 0.2 USD from 2026-10-01T00:00:00Z on" in err
+    for wrong, said in [
+        (["--provider", "nosuch"], "no provider nosuch is registered"),
+        (["--unit", "input_token"], "did you mean input_tokens?"),
+    ]:
+        code, _, err = cli(*price, "set", *named, *wrong, "--usd-per-million", "0.2", *where)
+        assert code == 2
+        assert said in err
     code, _, err = cli(*price, "set", *named, "--usd-per-million", "0.0000000001", *where)
     assert code == 2
     assert "at most 9 decimals" in err
@@ -202,6 +218,15 @@ def test_prices_are_set_listed_and_imported(database_url, tmp_path):
     assert code == 2
     assert "line 3: a price is USD per million units" in err
     assert "nothing was recorded" in err
+    for unit, provider, said in [
+        ("output_token", "acme", "did you mean output_tokens?"),
+        ("images", "amce", "no provider amce is registered"),
+    ]:
+        file.write_text(f"model,unit,usd_per_million\nowner/chat,{unit},0.6\n")
+        code, _, err = cli(*price, "import", file, "--provider", provider, *where)
+        assert code == 2
+        assert said in err
+        assert "nothing was recorded" in err
     file.write_text("model,unit,usd_per_million,from\nowner/chat,output_tokens,0.6,2026-10-01\n")
     assert cli(*price, "import", file, "--provider", "acme", *where)[0] == 0
     code, out, _ = cli(*price, "list", "--json", *where)

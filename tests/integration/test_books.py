@@ -477,6 +477,16 @@ def test_the_command_line_reads_the_ledger_and_puts_it_right(database_url, tmp_p
             "0.000000999 USD 0.000000000 USD 0.000000999 USD"
         ).split()
     )
+    for command in (("balance",), ("dispute", "list"), ("statement", "--month", "2026-10")):
+        for payer, said in (("acme", "user:NAME or org:NAME"), ("org:nosuch", "no request of org:nosuch is known")):
+            result = run(*command, "--payer", payer, *at)
+            assert isinstance(result.exception, UsageError)
+            assert said in str(result.exception)
+        if command[0] != "statement":
+            result = run(*command, "--provider", "nosuch", *at)
+            assert isinstance(result.exception, UsageError)
+            assert "no provider 'nosuch' is registered" in str(result.exception)
+            assert run(*command, "--provider", "acme", *at).exit_code == 0
     told = json.loads(run("balance", "--by", "payer", "--json", *at).output)
     assert [row["costNanoUsd"] for row in told] == [2 * GREATEST + 12_345_678_900 + 47, 999]
     read = list(csv.DictReader(io.StringIO(run("balance", "--by", "payer", "--csv", *at).output)))

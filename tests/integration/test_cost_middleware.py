@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 import uuid
+from types import MappingProxyType
 
 import httpx
 import pytest
@@ -316,6 +317,39 @@ async def test_a_usage_of_that_fails_leaves_what_the_answer_told(wrapped, caplog
     assert "`usage_of` failed" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("usage_of", "said"),
+    [
+        (lambda scope: Tokens(5, None), "`output` of Tokens must be an integer"),
+        (lambda scope: Tokens(10**17, 10**17), "got 100,000,000,000,000,000"),
+        (lambda scope: {"prompt_tokens": 5, "completion_tokens": None}, "a dict, holds no counts of tokens"),
+        (lambda scope: [5, 3], "a list, holds no counts of tokens"),
+    ],
+    ids=["none", "too_many", "object", "list"],
+)
+async def test_wrong_counts_of_the_application_are_logged_and_hold_up_nothing(
+    wrapped, database_url, usage_of, said, caplog
+):
+    app = wrapped(answers(whole(usage=None)), usage_of=usage_of)
+    wrong = await Client(app).ask()
+    errors = [line for line in caplog.records if line.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert wrong.id in errors[0].getMessage()
+    assert said in caplog.text
+    right = await Client(wrapped(answers(whole()), usage_of=usage_of)).ask()
+    assert await told(app, wrong.id, right.id) == {wrong.id: 0, right.id: COST}
+    stored = {row["request_id"]: row for row in rows(database_url)}
+    assert stored[wrong.id]["input_tokens"] is None
+    await app.store.record(record(1))
+    assert app.store._failing is False
+
+
+@on_sqlite
+async def test_usage_may_be_any_mapping(wrapped):
+    client = await Client(wrapped(answers(whole(usage=None)), usage_of=lambda scope: MappingProxyType(USAGE))).ask()
+    assert await told(client.app, client.id) == {client.id: COST}
+
+
 @on_sqlite
 async def test_a_model_that_no_answer_names_is_named_by_the_application(wrapped):
     async def app(scope, receive, send):
@@ -467,6 +501,42 @@ async def test_keys_may_be_judged_by_a_function(wrapped):
     assert (await Client(app, path="/costs", body=b'{"requestIds": []}').ask()).status == 401
 
 
+async def judge(key):
+    await asyncio.sleep(0)
+    return key == "one-of-many"
+
+
+def judge_later(key):
+    return asyncio.ensure_future(judge(key))
+
+
+async def judge_of_judges(key):
+    return judge(key)
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("check", "lets_in"),
+    [
+        (judge, {"one-of-many"}),
+        (judge_later, {"one-of-many"}),
+        (judge_of_judges, set()),
+        (lambda key: None, set()),
+        (lambda key: object(), set()),
+    ],
+    ids=["async", "awaitable", "a_coroutine_of_a_coroutine", "nothing", "an_object"],
+)
+@pytest.mark.filterwarnings("ignore:coroutine 'judge' was never awaited")
+async def test_only_a_function_that_says_true_lets_in(wrapped, check, lets_in, caplog):
+    app = wrapped(answers(whole()), api_key=check)
+    for key in ("one-of-many", "nobody-s"):
+        headers = [(b"authorization", f"Bearer {key}".encode())]
+        answer = await Client(app, path="/v1/request-costs", body=b'{"requestIds": []}', headers=headers).ask()
+        assert answer.status == (200 if key in lets_in else 401)
+    assert ("must say True or False" in caplog.text) is (not lets_in)
+    assert "one-of-many" not in caplog.text
+
+
 async def test_ten_thousand_ids_are_told_once_each_and_unknown_ones_left_out(wrapped):
     app = wrapped(answers(whole()))
     ids = [(await Client(app).ask()).id for _ in range(3)]
@@ -561,6 +631,98 @@ def collect(sent):
         sent.append(message)
 
     return send
+
+
+def unstorable(number):
+    """A record whose figures no database takes: no public way makes one."""
+    made = record(number)
+    object.__setattr__(made.tokens, "input", 10**30)
+    return made
+
+
+async def test_what_no_database_takes_is_dropped_with_an_error_and_holds_up_no_other(wrapped, database_url, caplog):
+    app = wrapped(answers(whole()))
+    app.store._make_tables()
+    bad = {7, 8, 500, 999}
+    locked, unlock = threading.Event(), threading.Event()
+    holder = threading.Thread(target=hold_lock, args=(database_url, locked, unlock))
+    holder.start()
+    locked.wait()
+    tasks = [
+        asyncio.create_task(app.store.record((unstorable if number in bad else record)(number)))
+        for number in range(1000)
+    ]
+    await asyncio.sleep(0)
+    unlock.set()
+    await asyncio.gather(*tasks)
+    holder.join()
+    app.close()
+    assert {row["request_id"] for row in rows(database_url)} == {
+        f"request-{number:04}" for number in set(range(1000)) - bad
+    }
+    errors = [line.getMessage() for line in caplog.records if line.levelno == logging.ERROR]
+    assert [line.partition(" (")[0] for line in errors] == [
+        f"the cost of request request-{number:04}" for number in sorted(bad)
+    ]
+    assert all("is lost: it cannot be stored: " in line for line in errors)
+
+
+class UnspeakableError(Exception):
+    """An error that cannot even tell itself."""
+
+    def __str__(self):
+        raise ValueError
+
+
+class Breaking(logging.Handler):
+    """A handler that raises at every line."""
+
+    def emit(self, line):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a"), UnspeakableError(), SystemExit(3), OSError(28, "full"), MemoryError()],
+    ids=["error", "unspeakable", "exit", "system", "memory"],
+)  # fmt: skip
+@pytest.mark.parametrize("step", ["_make_tables", "_store", "_sweep"])
+@on_sqlite
+async def test_nothing_that_is_raised_ends_the_thread_that_writes(wrapped, database_url, step, error, monkeypatch):
+    monkeypatch.setattr(stores, "FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr(stores, "LAST_RETRY_S", 0.01)
+    monkeypatch.setattr(stores, "SWEEP_S", 0.0)
+    app = wrapped(answers(whole()))
+    await Client(app).ask()
+    thread, works, raised = app.store._thread, getattr(app.store, step), threading.Event()
+
+    def fails(*arguments):
+        if raised.is_set():
+            return works(*arguments)
+        raised.set()
+        raise error
+
+    breaking = Breaking()
+    stores.log.addHandler(breaking)
+    try:
+        monkeypatch.setattr(app.store, step, fails)
+        await app.store.record(record(1))
+        assert raised.wait(20)
+        await app.store.record(record(2))
+        app.store.record_later(unstorable(3))
+        app.store.record_later(record(1))
+        app.store.record_later(record(4))
+
+        async def stored():
+            return "request-0004" in {row["request_id"] for row in rows(database_url)}
+
+        await until(stored)
+    finally:
+        stores.log.removeHandler(breaking)
+    assert app.store._thread is thread
+    assert thread.is_alive()
+    kept = {row["request_id"] for row in rows(database_url)}
+    assert {"request-0001", "request-0002", "request-0004"} <= kept  # the first was told again
+    assert "request-0003" not in kept
 
 
 async def test_a_slow_database_holds_no_answer_for_long(wrapped, database_url, caplog, monkeypatch):

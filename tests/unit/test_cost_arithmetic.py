@@ -149,3 +149,22 @@ def test_the_package_offers_three_names():
     assert roadworthy.partner.CostMiddleware.__module__ == "roadworthy.partner.middleware"
     with pytest.raises(AttributeError, match="no attribute 'Costs'"):
         roadworthy.partner.Costs  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("counts", "error", "got"),
+    [
+        ((5, None), TypeError, "`output` of Tokens must be an integer from 0 to 1,000,000,000, got a NoneType"),
+        ((5.0, 1), TypeError, "`input` of Tokens .* got a float"),
+        ((True, 1), TypeError, "`input` of Tokens .* got a bool"),
+        ((5, 1, "2"), TypeError, "`cached_input` of Tokens .* got a str"),
+        ((5, -1), ValueError, "`output` of Tokens .* got -1; .* `usage_of`"),
+        ((MAX_TOKENS + 1, 1), ValueError, "`input` of Tokens .* got 1,000,000,001"),
+        ((10**9999, 1), ValueError, "`input` of Tokens .* got a far larger one"),
+    ],
+    ids=["none", "float", "bool", "text", "negative", "too_many", "far_too_many"],
+)
+def test_tokens_are_counts_that_can_be(counts, error, got):
+    with pytest.raises(error, match=got):
+        Tokens(*counts)
+    assert Tokens(MAX_TOKENS, 0, 0).input == MAX_TOKENS

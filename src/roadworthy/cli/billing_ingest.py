@@ -10,6 +10,8 @@ import asyncio
 import gzip
 import io
 import json
+import os
+import stat
 import sys
 import time
 import zlib
@@ -181,10 +183,19 @@ class Input:
             self.total_bytes = 0 if name == "-" else Path(name).stat().st_size
         except OSError as error:
             raise UsageError(f"{name}: cannot be read: {error.strerror}") from None
+        self._raw = raw
         self._counted = _Counted(raw)
         buffered = io.BufferedReader(self._counted, 1024 * 1024)
         packed = buffered.peek(2)[:2] == _GZIP
         self._text: io.BufferedIOBase = gzip.GzipFile(fileobj=buffered) if packed else buffered
+
+    def is_file(self, path: Path) -> bool:
+        """Whether that path names the regular file that this reads, under whatever name; standard input may be one."""
+        try:
+            ours, other = os.fstat(self._raw.fileno()), path.stat()
+        except OSError:  # not there, or no file at all
+            return False
+        return stat.S_ISREG(ours.st_mode) and os.path.samestat(ours, other)
 
     @property
     def read_bytes(self) -> int:
@@ -408,7 +419,7 @@ def ingest(where: Where, names: Sequence[str], options: Options, to: Service | N
     """Take the files in, print what became of them, and leave with 1 where something could not be taken."""
     with ExitStack() as stack:
         sources = [Input(name, stack) for name in names]
-        rejects = _rejects(options.rejects, stack)
+        rejects = _rejects(options.rejects, sources, stack)
         progress = Progress(sum(source.total_bytes for source in sources), quiet=options.quiet)
         stack.callback(progress.end)
         sums = Sums()
@@ -449,10 +460,32 @@ def ingest(where: Where, names: Sequence[str], options: Options, to: Service | N
     sys.exit(1 if sums.conflicts or sums.rejected else 0)
 
 
-def _rejects(path: Path | None, stack: ExitStack) -> IO[str] | None:
+def _rejects(path: Path | None, sources: Sequence[Input], stack: ExitStack) -> IO[str] | None:
+    """What takes the bad lines. Raises `UsageError` where it cannot be written, or would destroy what is read."""
     if path is None:
         return None
     try:
-        return stack.enter_context(path.open("w", encoding="utf-8"))
+        path = path.resolve()
+        written = (path, path.with_name(f"{path.name}.part")) if path.is_file() or not path.exists() else (path,)
+        for source in sources:
+            if any(map(source.is_file, written)):
+                raise UsageError(f"--rejects {path}: {source.name} is read from there; name another file")
+        file = stack.enter_context(written[-1].open("w", encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"--rejects {path}: cannot be written: {error.strerror}") from None
+        raise _unwritable(path, error) from None
+    if len(written) > 1:
+        stack.callback(_put_in_place, file, *written)
+    return file
+
+
+def _put_in_place(file: IO[str], path: Path, part: Path) -> None:
+    """At the end of a run, also of one that broke off: what was told up to there is told nowhere else."""
+    try:
+        file.close()
+        part.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"--rejects {path}: cannot be written: {error.strerror or error}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -13,20 +14,24 @@ from typing import Any
 
 import sqlalchemy as sa
 import typer
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy.billing import balances, verify
 from roadworthy.billing.api_ledger import balance_row, entry_row
 from roadworthy.billing.dates import Month, day_of, shown_day
+from roadworthy.billing.items import PAYER
 from roadworthy.billing.money import shown_usd, usd
 from roadworthy.billing.statement import statement
 from roadworthy.billing.statement_formats import FORMATS, csv_of
 from roadworthy.billing.store import corrections, disputes
 from roadworthy.billing.store.disputes import Choice, Dispute, Entry
-from roadworthy.billing.tables import usage
+from roadworthy.billing.tables import balances as balance_rows
+from roadworthy.billing.tables import cost_endpoints, usage
 from roadworthy.cli.operator import iso, read, show
 from roadworthy.cli.options import Where
 from roadworthy.database import Database
 from roadworthy.errors import UsageError
+from roadworthy.mapping_api.tables import providers
 
 WRONG = 1
 """The exit code of books that do not agree."""
@@ -43,6 +48,7 @@ def balance(where: Where, *, only: dict[str, str | None], period: tuple[str | No
 
     async def work(database: Database) -> list[balances.Balance]:
         async with database.reading() as connection:
+            await _known(connection, only.get("payer"), only.get("provider"))
             to_day = None if days[1] is None else days[1] + 1
             return await balances.balance(connection, **only, from_day=days[0], to_day=to_day, by=by)
 
@@ -142,6 +148,7 @@ def dispute_list(where: Where, provider: str | None, payer: str | None, *, resol
     async def work(database: Database) -> list[Dispute]:
         found: list[Dispute] = []
         async with database.reading() as connection:
+            await _known(connection, payer, provider)
             while True:
                 after = found[-1].id if found else 0
                 more = await disputes.listed(connection, provider=provider, payer=payer, resolved=resolved, after=after)
@@ -254,6 +261,7 @@ def payer_statement(where: Where, payer: str, month: str, form: str, output: Pat
 
     async def work(database: Database) -> bytes:
         async with database.reading() as connection:
+            await _known(connection, payer, None)
             now_us = await database.now_us(connection)
             return FORMATS[form](await statement(connection, payer, wanted, now_us=now_us))
 
@@ -277,6 +285,26 @@ def _write(output: Path, content: bytes) -> None:
             raise
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror}") from None
+
+
+async def _known(connection: AsyncConnection, payer: str | None, provider: str | None) -> None:
+    """Refuse whom nothing is known of: sums of nothing would pass for an answer. Raises `UsageError`."""
+    if payer is not None:
+        if not re.fullmatch(PAYER, payer):
+            raise UsageError(f"a payer is user:NAME or org:NAME, such as org:acme; got {payer[:120]!r}")
+        # Balances have an index by payer; usage, which has none, is read only for what nobody was charged yet.
+        charged = await _occurs(connection, balance_rows.c.payer, payer)
+        if not charged and not await _occurs(connection, usage.c.payer, payer):
+            raise UsageError(f"no request of {payer} is known; `roadworthy billing balance --by payer` lists payers")
+    if provider is not None:
+        for column in (providers.c.slug, cost_endpoints.c.provider, usage.c.provider):
+            if await _occurs(connection, column, provider):
+                return
+        raise UsageError(f"no provider {provider[:64]!r} is registered, and no request of it is known; check the slug")
+
+
+async def _occurs(connection: AsyncConnection, column: sa.Column[str], value: str) -> bool:
+    return (await connection.execute(sa.select(column).where(column == value).limit(1))).first() is not None
 
 
 def _me() -> str:

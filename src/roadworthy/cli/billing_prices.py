@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import logging
 from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+import sqlalchemy as sa
 import typer
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy.billing.prices import (
+    CACHED,
+    INPUT,
+    OUTPUT,
     Published,
     Version,
     model_of,
@@ -24,6 +30,7 @@ from roadworthy.billing.prices import (
 )
 from roadworthy.billing.store import chores
 from roadworthy.billing.store import prices as price_store
+from roadworthy.billing.tables import cost_endpoints
 from roadworthy.cli.operator import iso, read, show
 from roadworthy.cli.options import Where
 from roadworthy.conformance.adapter import adapted
@@ -34,6 +41,7 @@ from roadworthy.http.guard import Guard
 from roadworthy.http.message import Limits, Request, Transport
 from roadworthy.mapping_api.settings import read_settings as service_settings
 from roadworthy.mapping_api.store import mappings
+from roadworthy.mapping_api.tables import providers
 from roadworthy.sealing import Sealer, SealingError
 from roadworthy.ticks import Ticks
 from roadworthy.validator.store import endpoints
@@ -43,6 +51,8 @@ EVERY_S = 3600
 """How often a provider is asked for its prices, whatever the number of processes."""
 LOOK_S = 60.0
 LIMITS = Limits(total_timeout_s=30.0, max_body_bytes=4 * 1024 * 1024)
+
+TOKEN_UNITS = (INPUT, CACHED, OUTPUT)
 
 _log = logging.getLogger(__name__)
 
@@ -184,12 +194,13 @@ def set_price(where: Where, provider: str, model: str, unit: str, *, usd_per_mil
     """Record a price."""
     price = nano_usd_per_million(usd_per_million)
     model_of(model)
-    unit_of(unit)
+    _unit(unit)
     _slug(provider)
     since_us = None if since is None else time_us(since)
 
     async def work(database: Database) -> int:
         async with database.writing() as connection:
+            await _known(connection, {provider})
             now_us = await database.now_us(connection)
             from_us = now_us if since_us is None else since_us
             await price_store.add(connection, [Version(provider, model, unit, price, from_us, now_us, "operator")])
@@ -249,6 +260,8 @@ def import_prices(where: Where, file: Path, provider: str | None) -> None:
                 versions = read_csv(text, provider, now_us)
                 for one in versions:
                     _slug(one.provider)
+                    _unit(one.unit)
+                await _known(connection, {one.provider for one in versions})
             except UsageError as error:
                 raise UsageError(f"{file}: {error}; nothing was recorded") from None
             await price_store.add(connection, versions)
@@ -298,4 +311,22 @@ def _slug(provider: str) -> None:
     if not provider or len(provider) > 64 or not provider.isprintable() or " " in provider:
         raise UsageError(
             f"a provider is named by its slug, at most 64 characters without spaces; got {provider[:64]!r}"
+        )
+
+
+def _unit(unit: str) -> None:
+    """A unit's name, and no slip of the pen for one of tokens: prices are never taken back. Raises `UsageError`."""
+    unit_of(unit)
+    meant = difflib.get_close_matches(unit, TOKEN_UNITS, n=1, cutoff=0.9)
+    if meant and unit not in TOKEN_UNITS:
+        raise UsageError(f"no usage is counted in {unit!r}; did you mean {meant[0]}?")
+
+
+async def _known(connection: AsyncConnection, names: Collection[str]) -> None:
+    """Raises `UsageError` for providers that are not registered and have no cost endpoint."""
+    for table in (providers.c.slug, cost_endpoints.c.provider):
+        names = set(names) - set((await connection.execute(sa.select(table).where(table.in_(sorted(names))))).scalars())
+    if names:
+        raise UsageError(
+            f"no provider {', '.join(sorted(names)[:5])} is registered, nor has it a cost endpoint; check the slug"
         )

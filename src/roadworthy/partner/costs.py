@@ -32,11 +32,29 @@ class CostRequestError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a request used. `cached_input` tells how many of the `input` tokens were read from a cache."""
+    """What a request used. `cached_input` tells how many of the `input` tokens were read from a cache.
+
+    Raises `TypeError` for counts that are no integers, `ValueError` for those out of range (0 to `MAX_TOKENS`).
+    """
 
     input: int
     output: int
     cached_input: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("input", "output", "cached_input"):
+            count = getattr(self, name)
+            if type(count) is int and 0 <= count <= MAX_TOKENS:
+                continue
+            if type(count) is not int:
+                got = f"a {type(count).__name__}"
+            else:  # one of very many digits has no decimal text
+                got = f"{count:,}" if count.bit_length() < 256 else "a far larger one"
+            wrong = ValueError if type(count) is int else TypeError
+            raise wrong(
+                f"`{name}` of Tokens must be an integer from 0 to {MAX_TOKENS:,}, got {got}; "
+                "mend what counts it, which may be `usage_of`"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import inspect
 import json
 import logging
 import re
@@ -12,6 +13,7 @@ from typing import Any
 
 from roadworthy.errors import ConfigError
 from roadworthy.partner.costs import (
+    MAX_TOKENS,
     CostRequestError,
     Price,
     Tokens,
@@ -35,6 +37,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 UsageOf = Callable[[Scope], Mapping[str, Any] | Tokens | None]
+KeyCheck = Callable[[str], bool | Awaitable[bool]]
 
 USAGE, MODEL, REQUEST_ID = "roadworthy_usage", "roadworthy_model", "roadworthy_request_id"
 """Keys of `scope["state"]` (in Starlette `request.state`): the first two are the application's to set."""
@@ -49,11 +52,16 @@ class CostMiddleware:
     """Wraps an ASGI application (under asyncio) and keeps the accounts of its answers.
 
     `prices` are by the model's name as answers tell it. `api_key` is the bearer key that the hub uses for
-    inference, or a function that says whether a key is good. `usage_of`, given the scope, returns the usage of a
-    request (an object as in an answer, or `Tokens`) or None; it is asked when the answer ends or breaks off, and
-    goes before what the answer tells. Without it `scope["state"]["roadworthy_usage"]` is looked at, which the
-    application may set; a stream whose client asked for no usage needs one of the two. `keep_days` is how long
-    records are kept (None: for ever), `queue_size` how many wait in memory while the database fails.
+    inference, or a function, plain or async, that says whether a key is good; `True` alone lets in.
+
+    `usage_of`, given the scope, returns the usage of a request (an object as in an answer, or `Tokens`) or None; it is
+    asked when the answer ends or breaks off, and goes before what the answer tells. Without it
+    `scope["state"]["roadworthy_usage"]` is looked at, which the application may set; a stream whose client asked for
+    no usage needs one of the two. Where it raises, or returns what tells no tokens, that is logged with the id, and
+    what the answer itself tells is counted, if it tells any.
+
+    `keep_days` is how long records are kept (None: for ever), `queue_size` how many wait in memory while the database
+    fails.
 
     Raises `ConfigError` for settings that cannot be used. Nothing is connected before the first use.
     """
@@ -64,7 +72,7 @@ class CostMiddleware:
         *,
         database_url: str,
         prices: Mapping[str, Price],
-        api_key: str | Callable[[str], bool],
+        api_key: str | KeyCheck,
         cost_path: str = "/v1/request-costs",
         request_id_header: str = "Inference-Id",
         usage_of: UsageOf | None = None,
@@ -133,7 +141,7 @@ class CostMiddleware:
     async def _tell_costs(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             return await self.answer(send, 405, _error(f"use POST, not {scope['method']}"), allow="POST")
-        if not self._lets_in(scope):
+        if not await self._lets_in(scope):
             said = _error("the API key is missing or wrong", "authentication_error")
             return await self.answer(send, 401, said, **{"www-authenticate": "Bearer"})
         body = await _body(receive)
@@ -153,14 +161,20 @@ class CostMiddleware:
             return await self.answer(send, 503, said, **{"retry-after": "5"})
         return await self.answer(send, 200, cost_answer(ids, known))
 
-    def _lets_in(self, scope: Scope) -> bool:
+    async def _lets_in(self, scope: Scope) -> bool:
         given = next((value for name, value in scope["headers"] if name.lower() == b"authorization"), b"")
         scheme, _, key = given.decode("latin-1").partition(" ")
         key = key.strip()
         if scheme.lower() != "bearer" or not key:
             return False
         if callable(self._api_key):
-            return self._api_key(key)
+            said = self._api_key(key)
+            if inspect.isawaitable(said):
+                said = await said
+            # Nearly every object is true, a coroutine among them: only what says so lets in.
+            if not isinstance(said, bool):
+                log.error("`api_key` must say True or False, got a %s; nobody is let in", type(said).__name__)
+            return said is True
         return hmac.compare_digest(key.encode("latin-1"), self._api_key.encode())
 
     async def answer(self, send: Send, status: int, payload: Any, **more: str) -> None:
@@ -293,10 +307,21 @@ class _Passage:
     def _told_by_application(self) -> Tokens | None:
         try:
             usage = self.owner.usage_of(self.scope)
+            if usage is None or isinstance(usage, Tokens):
+                return usage
+            tokens = tokens_of(dict(usage)) if isinstance(usage, Mapping) else None
         except Exception:
             log.exception("`usage_of` failed for request %s", self.request_id)
             return None
-        return usage if isinstance(usage, Tokens) else tokens_of(usage)
+        if tokens is None:
+            log.error(
+                "the usage that the application tells of request %s, a %s, holds no counts of tokens from 0 to %s: "
+                "it is not counted; see `usage_of`",
+                self.request_id,
+                type(usage).__name__,
+                f"{MAX_TOKENS:,}",
+            )
+        return tokens
 
 
 async def _body(receive: Receive) -> bytes | None:

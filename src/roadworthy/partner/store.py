@@ -2,7 +2,8 @@
 
 One thread writes. Whatever has gathered while it was committing is its next commit, so that requests wait for one
 commit at most two, however many end at once. Where the database fails, answers go out all the same: records wait
-in memory, each named in the log, and are tried again until they are stored.
+in memory, each named in the log, and are tried again until they are stored. A record that no database can take is
+told apart from that: it is dropped with an error in the log, and holds up no other.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -83,19 +84,20 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One answered request. Without `listing` the model has no price; without `tokens` the answer told none."""
+    """One answered request. Without `listing` the model has no price; without `tokens` the answer told none.
+
+    `cost_nano_usd` is 0 where no tokens were told, None where there is no price for them.
+    """
 
     request_id: str
     model: str | None
     tokens: Tokens | None
     listing: Listing | None
+    cost_nano_usd: int | None = field(init=False)
 
-    @property
-    def cost_nano_usd(self) -> int | None:
-        """0 where no tokens were told, None where there is no price for them."""
-        if self.tokens is None:
-            return 0
-        return self.listing.price.cost_nano_usd(self.tokens) if self.listing else None
+    def __post_init__(self) -> None:
+        cost = 0 if self.tokens is None else self.listing and self.listing.price.cost_nano_usd(self.tokens)
+        object.__setattr__(self, "cost_nano_usd", cost)
 
 
 _Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
@@ -120,6 +122,9 @@ class CostStore:
         self._closing = False
         self._failing = False
         self._versions: dict[Listing, int] = {}
+        self._retry_s = 0.0
+        self._next_sweep = 0.0
+        self._ended = False
 
     # From the event loop
 
@@ -164,7 +169,9 @@ class CostStore:
         if thread is not None:
             thread.join(CLOSE_TIMEOUT_S)
             if thread.is_alive():
-                log.error("the database did not answer within %g seconds; costs may be lost", CLOSE_TIMEOUT_S)
+                _tell(
+                    logging.ERROR, "the database did not answer within %g seconds; costs may be lost", CLOSE_TIMEOUT_S
+                )
             atexit.unregister(self.close)
         self._engine.dispose()
 
@@ -182,52 +189,78 @@ class CostStore:
     # In the thread
 
     def _write(self) -> None:
-        retry_s, next_sweep = 0.0, time.monotonic()
-        while True:
-            batch = self._next_batch(retry_s, next_sweep)
-            try:
-                if not batch and self._closing:
-                    return
-                self._make_tables()
-                self._store([record for record, _ in batch])
-                if time.monotonic() >= next_sweep and self._sweep() < SWEPT:
-                    next_sweep = time.monotonic() + SWEEP_S
-            except Exception as error:  # noqa: BLE001  whatever a driver raises, the thread must go on
-                self._keep(batch, error)
-                if self._closing:
-                    _release([waiter for _, waiter in batch])
-                    return
-                retry_s = min(max(2 * retry_s, FIRST_RETRY_S), LAST_RETRY_S)
-            else:
-                if self._failing:
-                    log.warning("the database takes costs again; %d were stored now", len(batch))
-                retry_s, self._failing = 0.0, False
-            _release([waiter for _, waiter in batch])
+        self._next_sweep = time.monotonic()
+        while not self._ended:
+            self._turn()
 
-    def _next_batch(self, retry_s: float, next_sweep: float) -> list[tuple[Record, _Waiter | None]]:
+    def _turn(self) -> None:
+        """Store what waits. Nothing that a driver, a record or the log raises ends the thread."""
+        batch = self._next_batch()
+        waiters = [waiter for _, waiter in batch]
+        count = len(batch)
+        try:
+            if not batch and self._closing:
+                self._ended = True
+                return
+            self._make_tables()
+            self._store_apart(batch)
+            if time.monotonic() >= self._next_sweep and self._sweep() < SWEPT:
+                self._next_sweep = time.monotonic() + SWEEP_S
+        except BaseException as error:  # noqa: BLE001  a thread that ends would take all later costs along
+            self._retry_s = min(max(2 * self._retry_s, FIRST_RETRY_S), LAST_RETRY_S)
+            self._ended = self._closing
+            self._keep(batch, error)
+        else:
+            if self._failing:
+                _tell(logging.WARNING, "the database takes costs again; %d were stored now", count)
+            self._retry_s, self._failing = 0.0, False
+        finally:
+            _release(waiters)
+
+    def _next_batch(self) -> list[tuple[Record, _Waiter | None]]:
         """What waits, once something does; while the database fails, after the pause. Empty to sweep or to end."""
         with self._changed:
-            if retry_s:
-                self._changed.wait_for(lambda: self._closing, retry_s)
+            if self._retry_s:
+                self._changed.wait_for(lambda: self._closing, self._retry_s)
             else:
-                wait_s = max(0.0, next_sweep - time.monotonic())
+                wait_s = max(0.0, self._next_sweep - time.monotonic())
                 self._changed.wait_for(lambda: self._queue or self._closing, wait_s)
             return [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
 
-    def _keep(self, batch: list[tuple[Record, _Waiter | None]], error: Exception) -> None:
+    def _keep(self, batch: list[tuple[Record, _Waiter | None]], error: BaseException) -> None:
         """Put a batch back that could not be stored, in its order."""
-        reason = _reason(error)
         first, self._failing = not self._failing, True
+        with self._changed:
+            self._queue.extendleft((record, None) for record, _ in reversed(batch))
+            left = [record for record, _ in self._queue] if self._ended else []
+        reason = _reason(error)
         if first and not batch:
-            log.warning("the database of costs fails: %s", reason)
+            _tell(logging.WARNING, "the database of costs fails: %s", reason)
         for record, waiter in batch:
             if waiter is not None or first:
                 _warn_unstored(record, reason)
-        with self._changed:
-            self._queue.extendleft((record, None) for record, _ in reversed(batch))
-            left = [record for record, _ in self._queue] if self._closing else []
         for record in left:
             _error_lost(record, f"the provider's server ends while the database fails: {reason}")
+
+    def _store_apart(self, batch: list[tuple[Record, _Waiter | None]]) -> None:
+        """Store a batch, and take from it what is stored or cannot be; raises what the database does.
+
+        Where a record is at fault the pieces become smaller until it is alone, and then larger again.
+        """
+        size = len(batch)
+        while batch:
+            piece = [record for record, _ in batch[:size]]
+            try:
+                self._store(piece)
+            except Exception as error:
+                if not _is_of_a_record(error):
+                    raise
+                if len(piece) > 1:
+                    size = len(piece) // 2
+                    continue
+                _error_lost(piece[0], f"it cannot be stored: {_reason(error)}")
+            del batch[: len(piece)]
+            size *= 2
 
     def _store(self, batch: Sequence[Record]) -> None:
         if not batch:
@@ -378,14 +411,37 @@ def _resolve(futures: Sequence[asyncio.Future[None]]) -> None:
             future.set_result(None)
 
 
-def _reason(error: Exception) -> str:
+def _is_of_a_record(error: Exception) -> bool:
+    """Whether this comes of what is to be stored: another time would help as little as another database.
+
+    What the system and the database tell is not, for they may recover; but a value that the database has no room for
+    is, and so is all that the driver or our own code cannot make anything of.
+    """
+    if isinstance(error, sa.exc.DBAPIError):
+        return isinstance(error, sa.exc.DataError)
+    if isinstance(error, sa.exc.SQLAlchemyError):
+        return isinstance(error, sa.exc.StatementError)
+    return not isinstance(error, OSError | MemoryError)
+
+
+def _reason(error: BaseException) -> str:
     """The driver's first line: SQLAlchemy's own text would show statements and figures."""
     cause = getattr(error, "orig", None) or error
-    return f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
+    said = ""
+    with suppress(Exception):  # somebody else's error, which may be unable to tell itself
+        said = str(cause).partition("\n")[0]
+    return f"{type(cause).__name__}: {said}"
+
+
+def _tell(level: int, said: str, *figures: object) -> None:
+    """Log; a handler of the log that raises must not cost anybody a record, or the thread."""
+    with suppress(Exception):
+        log.log(level, said, *figures)
 
 
 def _warn_unstored(record: Record, reason: str) -> None:
-    log.warning(
+    _tell(
+        logging.WARNING,
         "the cost of request %s (%s nano-USD) is not stored yet and will be tried again: %s",
         record.request_id,
         record.cost_nano_usd,
@@ -394,7 +450,13 @@ def _warn_unstored(record: Record, reason: str) -> None:
 
 
 def _error_lost(record: Record, reason: str) -> None:
-    log.error("the cost of request %s (%s nano-USD) is lost: %s", record.request_id, record.cost_nano_usd, reason)
+    _tell(
+        logging.ERROR,
+        "the cost of request %s (%s nano-USD) is lost: %s",
+        record.request_id,
+        record.cost_nano_usd,
+        reason,
+    )
 
 
 def _complain_of_repeated(batch: Sequence[Record], stored: set[str]) -> None:
@@ -402,7 +464,8 @@ def _complain_of_repeated(batch: Sequence[Record], stored: set[str]) -> None:
     left = set(stored)
     for record in batch:
         if record.request_id not in left:
-            log.error(
+            _tell(
+                logging.ERROR,
                 "request %s has a cost already, and %s nano-USD more are not paid for; ids must be unique",
                 record.request_id,
                 record.cost_nano_usd,
