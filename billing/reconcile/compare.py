@@ -307,11 +307,12 @@ class _Comparison:
             return
         for line in lines:
             invoice.meet(line.number)
-        amount = lines[0].cost_nano_usd
-        if len(lines) > 1:
-            amount = posted if any(line.cost_nano_usd == posted for line in lines) else amount
-            self._double(row[1], lines, amount, row)
-        sums.invoiced_nano_usd += sum(line.cost_nano_usd for line in lines)
+        total = sum(line.cost_nano_usd for line in lines)
+        sums.invoiced_nano_usd += total
+        if total == posted:
+            return  # also a charge, its credit, and the charge that is right
+        amount = _one_of(lines, posted)
+        self._double(row[1], lines, amount, row)
         if amount == posted:
             return
         kind = Kind.INVOICE_DIFFERS
@@ -325,7 +326,7 @@ class _Comparison:
     def _double(self, request_id: str, lines: list[Line], amount: int, row: Sequence[Any] | None) -> None:
         total = sum(line.cost_nano_usd for line in lines)
         if total == amount:
-            return  # a charge, its credit, and the charge that is right
+            return
         self._tell(
             Variance(
                 Kind.DOUBLE,
@@ -403,7 +404,9 @@ class _Comparison:
             mine = lines.all_of(request_id)
             for line in mine:
                 invoice.meet(line.number)
-            amount = mine[0].cost_nano_usd
+            if not sum(line.cost_nano_usd for line in mine):
+                continue  # what is taken back in full asks for nothing
+            amount = _one_of(mine, mine[0].cost_nano_usd)
             row = known.get(request_id)
             if row is None:
                 self._tell(Variance(Kind.UNKNOWN, request_id, None, "", None, None, amount, amount))
@@ -413,8 +416,7 @@ class _Comparison:
                 self._tell(
                     Variance(Kind.LATE, request_id, row.served_at_us, row.model, None, cost, amount, amount, detail)
                 )
-            if len(mine) > 1:
-                self._double(request_id, mine, amount, None)
+            self._double(request_id, mine, amount, None)
 
     def _totals(self, told: Mapping[Group, int], names: Mapping[str, str]) -> None:
         """Compare totals by day, by model, by both, or the one total that there is."""
@@ -443,6 +445,14 @@ class _Comparison:
 
 
 _OPEN = {"pending": Kind.MISSING, "disputed": Kind.DISPUTED, "expired": Kind.EXPIRED}
+
+
+def _one_of(lines: Sequence[Line], posted: int) -> int:
+    """What an id is charged once: the sum of its lines where one is a credit, else the line that is right, if any."""
+    amounts = [line.cost_nano_usd for line in lines]
+    if min(amounts) < 0:
+        return sum(amounts)
+    return posted if posted in amounts else amounts[0]
 
 
 def _units(row: Sequence[Any]) -> tuple[int, int, int, dict[str, int] | None]:

@@ -224,6 +224,45 @@ async def test_each_fault_of_an_invoice_is_found_with_exactly_its_ids(database, 
     assert outcome.verdict == "beyond"
 
 
+async def test_lines_of_an_invoice_that_come_to_what_is_posted_are_no_variance(database, tmp_path):
+    requests = month()
+    costs = expected(requests)
+    await record(database)
+    await settle(database, requests, costs | {"r020": 0})
+    september = {"served_at_us": OCTOBER_US - HOUR_US, "input_tokens": 10, "model": "owner/chat"}
+    await take_in(
+        database,
+        served("r-september", **september),
+        served("r-failed", served_at_us=OCTOBER_US, status=500),
+    )
+    lines = {id: cost for id, cost in costs.items() if id != "r001"} | {"r-made-up": 500, "r-september": 70}
+    charge = costs["r020"]
+    back = [f"r020,-{charge}", "r-made-up,-500", "r-september,-70", "r-failed,33", "r-failed,-33"]
+    halves = [f"r001,{costs['r001'] - 400}", "r001,400"]
+    with Invoice(invoice_of(tmp_path / "invoice.csv", lines, *back, *halves)) as invoice:
+        outcome, found = await reconcile(database, invoice=invoice)
+        explains_itself(outcome, invoice)
+    # Only that r020 costs nothing is told, which is of the prices.
+    assert [(one.kind, one.request_id) for one in found] == [(Kind.ZERO_PRICED, "r020")]
+
+
+async def test_a_credit_counts_once_and_with_its_charge(database, tmp_path):
+    requests = month()
+    costs = expected(requests)
+    await record(database)
+    await settle(database, requests, costs)
+    more = [f"r010,-{costs['r010'] - 3000}", f"r011,-{costs['r011']}", "r-made-up,500", "r-made-up,-499"]
+    with Invoice(invoice_of(tmp_path / "invoice.csv", costs, *more)) as invoice:
+        outcome, found = await reconcile(database, invoice=invoice)
+        explains_itself(outcome, invoice)
+    assert {one.request_id: (one.kind, one.amount_nano_usd) for one in found} == {
+        "r010": (Kind.INVOICE_DIFFERS, 3000 - costs["r010"]),
+        "r011": (Kind.INVOICE_DIFFERS, -costs["r011"]),
+        "r-made-up": (Kind.UNKNOWN, 1),
+    }
+    assert len(found) == 3
+
+
 async def test_an_invoice_of_totals_is_compared_by_day_and_model(database, tmp_path):
     requests = month()
     costs = expected(requests)
