@@ -7,6 +7,7 @@ what is kept are sums by day and model, so that the memory is the same for a tho
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -149,6 +150,8 @@ class Outcome:
 BEYOND, WITHIN, UNDECIDED = "beyond", "within", "undecided"
 EXIT_CODES = {WITHIN: 0, BEYOND: 1, UNDECIDED: 3}
 Sink = Callable[[Variance], None]
+Names = Mapping[str, Sequence[str]]
+"""Hub models by the provider's own name of them: several of ours may be one model of theirs."""
 
 
 async def compare(
@@ -157,12 +160,12 @@ async def compare(
     terms: Terms,
     *,
     invoice: Invoice | None = None,
-    names: Mapping[str, str] | None = None,
+    names: Names | None = None,
     sink: Sink | None = None,
 ) -> Outcome:
     """Compare a provider's requests of a period. `sink` is given each variance as it is found.
 
-    `names`: hub models by the provider's own names of them, which totals of invoices may use.
+    `names`: by the provider's own names of models, which totals of invoices may use, the hub models that they are.
     """
     versions = await price_store.versions(connection, terms.provider)
     work = _Comparison(terms, now_us, versions, invoice, sink)
@@ -379,7 +382,7 @@ class _Comparison:
             amount = (posted or 0) - (row[5] or 0)
             self._tell(Variance(Kind.UNBALANCED, row[1], row[2], row[3], None, row[5], None, amount, detail))
 
-    async def rest_of_invoice(self, connection: AsyncConnection, invoice: Invoice, names: Mapping[str, str]) -> None:
+    async def rest_of_invoice(self, connection: AsyncConnection, invoice: Invoice, names: Names) -> None:
         """Judge what the invoice has beyond the requests of the period."""
         totals = invoice.totals
         if invoice.by_request:
@@ -418,20 +421,24 @@ class _Comparison:
                 )
             self._double(request_id, mine, amount, None)
 
-    def _totals(self, told: Mapping[Group, int], names: Mapping[str, str]) -> None:
+    def _totals(self, told: Mapping[Group, int], names: Names) -> None:
         """Compare totals by day, by model, by both, or the one total that there is."""
         if not told:
             return
         by_day, by_model = (part is not None for part in next(iter(told)))
-        ours: dict[Group, Sums] = {}
+        models = {model for _, model in self.outcome.groups}
+        shared, meant = _shared({model for _, model in told if model is not None}, models, names)
+        ours: dict[_Total, Sums] = {}
         for (on, of), sums in self.outcome.groups.items():
-            ours.setdefault((on if by_day else None, of if by_model else None), Sums()).add(sums)
-        theirs: dict[Group, int] = {}
-        for group, amount in told.items():
-            day, model = group
-            key = group if model is None or group in ours else (day, names.get(model, model))
+            key = on if by_day else None, shared.get(of, frozenset({of})) if by_model else None
+            ours.setdefault(key, Sums()).add(sums)
+        theirs: dict[_Total, int] = {}
+        called: dict[frozenset[str] | None, str] = {}
+        for (day, model), amount in told.items():
+            key = day, None if model is None else meant[model]
+            called.setdefault(key[1], model or "")
             theirs[key] = theirs.get(key, 0) + amount
-        for key in sorted(ours.keys() | theirs.keys(), key=lambda group: (group[0] or 0, group[1] or "")):
+        for key in sorted(ours.keys() | theirs.keys(), key=lambda total: (total[0] or 0, sorted(total[1] or ()))):
             sums = ours.get(key) or Sums()
             invoiced = theirs.get(key, 0)
             amount = invoiced - sums.settled_nano_usd
@@ -440,8 +447,36 @@ class _Comparison:
             near = abs(amount) <= self._terms.rounding_nano_usd * sums.settled
             kind = Kind.INVOICE_ROUNDING if near else Kind.TOTAL_DIFFERS
             day_us = None if key[0] is None else key[0] * DAY_US
-            detail = f"the sum of {sums.settled:,} requests"
-            self._tell(Variance(kind, "", day_us, key[1] or "", None, sums.settled_nano_usd, invoiced, amount, detail))
+            model, detail = "", f"the sum of {sums.settled:,} requests"
+            if key[1] is not None:
+                (model, *more) = sorted(key[1])
+                if more:
+                    model, detail = called[key[1]], f"{detail} of {', '.join((model, *more))}"[:200]
+            self._tell(Variance(kind, "", day_us, model, None, sums.settled_nano_usd, invoiced, amount, detail))
+
+
+_Total = tuple[int | None, frozenset[str] | None]
+"""A total's day, and the hub models that it is of; None where the invoice does not tell them apart."""
+
+
+def _shared(
+    told: AbstractSet[str], served: AbstractSet[str], names: Names
+) -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
+    """The hub models that are compared as one: by each of them, and by the names that an invoice tells.
+
+    A name that is a hub model we had served is that one, unless the provider calls several by it. Names that share
+    a hub model cannot be told apart.
+    """
+    shared: dict[str, frozenset[str]] = {}
+    first: dict[str, str] = {}
+    for name in sorted(told):
+        hubs = list(names.get(name, ()))
+        if not hubs or (name in served and name not in hubs):
+            hubs = [name]
+        first[name] = hubs[0]
+        whole = frozenset(hubs).union(*(shared.get(hub, ()) for hub in hubs))
+        shared |= dict.fromkeys(whole, whole)
+    return shared, {name: shared[hub] for name, hub in first.items()}
 
 
 _OPEN = {"pending": Kind.MISSING, "disputed": Kind.DISPUTED, "expired": Kind.EXPIRED}

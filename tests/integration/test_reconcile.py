@@ -287,15 +287,47 @@ async def test_an_invoice_of_totals_is_compared_by_day_and_model(database, tmp_p
 
     write(rows)
     with read() as invoice:
-        _, found = await reconcile(database, invoice=invoice, names={"chat-v1": "owner/chat"})
+        _, found = await reconcile(database, invoice=invoice, names={"chat-v1": ["owner/chat"]})
     assert found == []
     day, model, cost = rows[3]
     write([*rows[:3], (day, model, cost + 1001), *rows[4:-1]])
     with read() as invoice:
-        outcome, found = await reconcile(database, invoice=invoice, names={"chat-v1": "owner/chat"})
+        outcome, found = await reconcile(database, invoice=invoice, names={"chat-v1": ["owner/chat"]})
         explains_itself(outcome, invoice)
     assert [one.kind for one in found] == [Kind.TOTAL_DIFFERS] * 2
     assert sorted(one.amount_nano_usd for one in found) == sorted([1001, -rows[-1][2]])
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ({"v1": ["owner/chat", "owner/small"]}, {"v1": {"owner/chat", "owner/small"}}),
+        ({"owner/chat": ["owner/chat", "owner/small"]}, {"owner/chat": {"owner/chat", "owner/small"}}),
+        ({"v1": ["owner/chat", "owner/small"], "v2": ["owner/small"]}, {"v1": {"owner/chat"}, "v2": {"owner/small"}}),
+        ({"v1": ["owner/chat", "owner/small"]}, {"owner/chat": {"owner/chat"}, "owner/small": {"owner/small"}}),
+        ({"v1": ["owner/small"], "v2": ["v1"]}, {"v1": {"owner/small"}, "v2": set(), "owner/chat": {"owner/chat"}}),
+        ({"owner/chat": ["owner/other"]}, {"owner/chat": {"owner/chat"}, "owner/small": {"owner/small"}}),
+    ],
+    ids=["one for two", "by the name of one", "that overlap", "not used", "a name that is another's", "ours first"],
+)
+async def test_a_provider_model_of_several_hub_models_is_their_sum(database, tmp_path, names, told):
+    requests = month()
+    costs = expected(requests)
+    await record(database)
+    await settle(database, requests, costs)
+    path = tmp_path / "totals.csv"
+    sums = {name: sum(costs[id] for id in costs if requests[id]["model"] in of) for name, of in told.items()}
+
+    async def found_in(rows):
+        path.write_text("\n".join(["model,cost_nano_usd", *(f"{name},{cost}" for name, cost in rows.items())]) + "\n")
+        with Invoice(path) as invoice:
+            outcome, found = await reconcile(database, invoice=invoice, names=names)
+            explains_itself(outcome, invoice)
+        return [(one.kind, one.amount_nano_usd) for one in found]
+
+    assert await found_in(sums) == []
+    name = min(sums, key=lambda name: name != "owner/chat")
+    assert await found_in(sums | {name: sums[name] + 100_000}) == [(Kind.TOTAL_DIFFERS, 100_000)]
 
 
 async def test_the_verdict_follows_tolerance_and_share(database):
