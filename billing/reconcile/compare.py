@@ -32,15 +32,24 @@ PAGE_ROWS = 20_000
 ROUNDING_NANO_USD = 1000
 """A millionth of a USD: what a provider that rounds each request to micro-dollars, up or down, is off by."""
 
+WITHOUT_TEXT = frozenset(
+    "audio-classification audio-to-audio depth-estimation embeddings feature-extraction fill-mask image-classification "
+    "image-feature-extraction image-segmentation image-to-image image-to-video object-detection question-answering "
+    "rerank sentence-similarity table-question-answering tabular-classification tabular-regression text-classification "
+    "text-ranking text-to-audio text-to-image text-to-speech text-to-video token-classification video-classification "
+    "zero-shot-classification zero-shot-image-classification zero-shot-object-detection".split()
+)
+"""Tasks whose answers are no written text: there no output tokens told are none."""
+
 _NO_RATES = Rates(None, None, None, {}, 0, FOREVER_US)
 
 # The page comes first, as a query of its own: then its size is known to the planner, who looks the entries up.
 _PAGE = """
 SELECT page.id, page.request_id, page.served_at_us, page.model, page.state, page.cost_nano_usd,
        page.input_tokens, page.cached_input_tokens, page.output_tokens, page.other_units,
-       page.received_at_us, entries.amount_nano_usd
+       page.received_at_us, entries.amount_nano_usd, page.task
 FROM (
-    SELECT id, request_id, served_at_us, model, state, cost_nano_usd, input_tokens, cached_input_tokens,
+    SELECT id, request_id, served_at_us, model, task, state, cost_nano_usd, input_tokens, cached_input_tokens,
            output_tokens, CAST(other_units AS TEXT) AS other_units, received_at_us
     FROM usage
     WHERE provider = :provider AND served_at_us >= :at_us AND served_at_us < :to_us
@@ -241,15 +250,16 @@ class _Comparison:
         return sums
 
     def _judge_price(self, row: Sequence[Any], sums: Sums) -> None:
-        _, _, served_at_us, model, state, cost, plain, cached, made, others, received_at_us, _ = row
+        _, _, served_at_us, model, state, cost, plain, cached, made, others, received_at_us, _, task = row
         rates = self._rates.get(model)
         if rates is None or served_at_us >= rates.until_us:
             rates = self._rates[model] = self._book.at(model, served_at_us) or _NO_RATES
         expected = None
-        if others is not None:
-            expected = rates.cost_nano_usd(plain or 0, cached or 0, made or 0, orjson.loads(others))
-        elif plain is not None or made is not None:
-            expected = rates.cost_nano_usd(plain or 0, cached or 0, made or 0, None)
+        # A count that was not told is not none: what is held against the provider must be known.
+        untold = (plain is None and rates.input) or (made is None and rates.output and task not in WITHOUT_TEXT)
+        if not untold and (plain is not None or made is not None or others is not None):
+            more = None if others is None else orjson.loads(others)
+            expected = rates.cost_nano_usd(plain or 0, cached or 0, made or 0, more)
         if state == "settled" and expected is not None:
             sums.expected_nano_usd += expected
             if cost != expected:
@@ -498,6 +508,13 @@ def _why_unpriced(row: Sequence[Any], rates: Rates) -> str:
     plain, cached, made, others = _units(row)
     if row[6] is None and row[8] is None and others is None:
         return "no units were told"
+    untold = [
+        name
+        for name, count, price in (("input", row[6], rates.input), ("output", row[8], rates.output))
+        if count is None and price and (name == "input" or row[12] not in WITHOUT_TEXT)
+    ]
+    if untold:
+        return f"{' and '.join(untold)} tokens were not told"
     wanting = [
         unit
         for unit, count, price in (

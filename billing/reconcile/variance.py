@@ -51,7 +51,7 @@ MEANINGS = {
     Kind.PRICE_CHANGED: "settled at a price of another time",
     Kind.ZERO_PRICED: "settled for nothing, though there are units and a price",
     Kind.ROUNDING: "a difference as small as rounding makes it",
-    Kind.UNPRICED: "no price is known for the time of the request, or no units are",
+    Kind.UNPRICED: "no price is known for the time of the request, or a count that has a price is not",
     Kind.MISSING: "the provider has not told a cost for too long",
     Kind.DISPUTED: "a person has still to judge the cost",
     Kind.EXPIRED: "given up: the provider never told a cost, and nobody is charged",

@@ -355,6 +355,50 @@ async def test_without_prices_nothing_is_decided_and_without_requests_neither(da
     assert found[0].detail == "no price of input_tokens, output_tokens"
 
 
+UNTOLD = {
+    "input": ({"input_tokens": None}, "input tokens were not told"),
+    "input beside other units": ({"input_tokens": None, "other_units": {"images": 2}}, "input tokens were not told"),
+    "output": ({"output_tokens": None}, "output tokens were not told"),
+    "output of an embedding": ({"output_tokens": None, "task": "feature-extraction"}, None),
+    "both": (
+        {"input_tokens": None, "output_tokens": None, "other_units": {"images": 2}},
+        "input and output tokens were not told",
+    ),
+    "all": ({"input_tokens": None, "output_tokens": None}, "no units were told"),
+}
+
+
+@pytest.mark.parametrize("untold", UNTOLD)
+async def test_a_count_that_was_not_told_is_not_held_against_the_provider(database, untold):
+    told, detail = UNTOLD[untold]
+    requests = month(2)
+    requests["r001"] |= {"other_units": None} | told
+    # What the images, the 1037 input and 51 output tokens cost that the provider counted, and those alone that it has.
+    images = 80_000_000 if "other_units" in told else 0
+    cost = -(-1037 * 123_456_789 // 10**6) if detail is None else 138_226 + images
+    await record(database)
+    await settle(database, requests, {"r000": expected(month(1))["r000"], "r001": cost})
+    outcome, found = await reconcile(database, rounding_nano_usd=0)
+    explains_itself(outcome)
+    assert [(one.kind, one.request_id, one.detail) for one in found] == (
+        [] if detail is None else [(Kind.UNPRICED, "r001", detail)]
+    )
+    assert outcome.verdict == ("within" if detail is None else "undecided")
+
+
+async def test_a_missing_request_whose_count_was_not_told_has_no_known_amount(database):
+    requests = month(1)
+    requests["r000"]["input_tokens"] = None
+    requests["r000"]["cached_input_tokens"] = None
+    await record(database)
+    await settle(database, requests, {})
+    async with database.writing() as connection:
+        await connection.execute(sa.update(usage).values(received_at_us=0))
+    outcome, found = await reconcile(database)
+    assert [(one.kind, one.amount_nano_usd) for one in found] == [(Kind.MISSING, None)]
+    assert outcome.verdict == "undecided"
+
+
 async def test_what_pages_part_is_the_same_as_what_one_page_holds(database):
     requests = month()
     for told in requests.values():
