@@ -481,3 +481,40 @@ async def test_the_daily_look_is_made_once_a_day_and_shown_by_every_process(data
     await second.tick()
     await first.read()
     assert next(iter(first.collect())).samples[0].value == 4
+
+
+async def test_invariant_11_a_look_that_fails_is_made_again_within_the_hour(database, monkeypatch):
+    await settle(database, month(3), {})
+    watch = LedgerWatch(database)
+    looks = []
+
+    async def broken(_database):
+        looks.append("broken")
+        raise RuntimeError("the process dies")
+
+    async def counted(database):
+        looks.append("whole")
+        return await look(database)
+
+    async def pass_by(us):
+        async with database.writing() as connection:
+            await connection.execute(sa.text("UPDATE chores SET taken_at_us = taken_at_us - :us"), {"us": us})
+
+    monkeypatch.setattr("roadworthy.billing.reconcile.watch.look", broken)
+    with pytest.raises(RuntimeError):
+        await watch.tick()
+    await watch.tick()
+    assert looks == ["broken"]
+    await pass_by(HOUR_US)
+    monkeypatch.setattr("roadworthy.billing.reconcile.watch.look", counted)
+    await watch.tick()
+    assert looks == ["broken", "whole"]
+    # What is done is done for a whole day from then on.
+    await pass_by(23 * HOUR_US)
+    await watch.tick()
+    assert looks == ["broken", "whole"]
+    await pass_by(HOUR_US)
+    await watch.tick()
+    assert looks == ["broken", "whole", "whole"]
+    await watch.read()
+    assert next(iter(watch.collect())).samples[0].value == 3
