@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from roadworthy.billing.prices import FOREVER_US, Book, Rates, Version, usd
 from roadworthy.billing.reconcile.invoice import Group, Invoice, Line, Lines
 from roadworthy.billing.reconcile.text import iso
-from roadworthy.billing.reconcile.variance import HARMLESS, Class, Kind, Variance
+from roadworthy.billing.reconcile.variance import HARMLESS, Class, Kind, Rounded, Variance
 from roadworthy.billing.reconcile.whole import nets
 from roadworthy.billing.records import State
 from roadworthy.billing.schedule import SECOND_US
@@ -115,6 +115,8 @@ class Outcome:
     groups: dict[tuple[int, str], Sums] = field(default_factory=dict)
     """By day (since 1970 UTC) and model."""
     classes: dict[Kind, Class] = field(default_factory=dict)
+    rounded: dict[tuple[Kind, str], Rounded] = field(default_factory=dict)
+    """By kind and model, what the kinds come to that are harmless as long as they are not one-sided."""
     versions: list[Version] = field(default_factory=list)
 
     @property
@@ -139,12 +141,27 @@ class Outcome:
     @property
     def counted(self) -> dict[Kind, Class]:
         """The kinds that count towards the verdict."""
-        return {kind: found for kind, found in self.classes.items() if kind not in HARMLESS}
+        return {kind: found for kind, found in self.classes.items() if self.counts(kind)}
+
+    def counts(self, kind: Kind) -> bool:
+        """Whether a kind counts towards the verdict: rounding does where it is one-sided."""
+        return kind not in HARMLESS or bool(self._one_sided_nano_usd(kind))
 
     @property
     def size_nano_usd(self) -> int:
-        """What the variances that count come to, without their signs."""
-        return sum(found.size_nano_usd for found in self.counted.values())
+        """What the variances that count come to, without their signs; of rounding, each model's sum."""
+        return sum(
+            self._one_sided_nano_usd(kind) if kind in HARMLESS else found.size_nano_usd
+            for kind, found in self.classes.items()
+        )
+
+    def _one_sided_nano_usd(self, kind: Kind) -> int:
+        rounding = self.terms.rounding_nano_usd
+        return sum(
+            abs(sums.amount_nano_usd)
+            for (of, _), sums in self.rounded.items()
+            if of is kind and sums.one_sided(rounding)
+        )
 
     @property
     def verdict(self) -> str:
@@ -280,11 +297,11 @@ class _Comparison:
         """A settled cost that is not the expected one."""
         cost = row[5]
         rounding = self._terms.rounding_nano_usd
-        if cost == 0:
-            self._add(Kind.ZERO_PRICED, row, expected, sums)
-            return
         if abs(cost - expected) <= rounding:
             self._add(Kind.ROUNDING, row, expected, sums)
+            return
+        if cost == 0:
+            self._add(Kind.ZERO_PRICED, row, expected, sums)
             return
         served_at_us, model = row[2], row[3]
         units = _units(row)
@@ -371,7 +388,13 @@ class _Comparison:
                 sums.off_nano_usd += abs(amount)
         self._tell(Variance(kind, row[1], row[2], row[3], expected, row[5], invoiced, amount, detail))
 
-    def _tell(self, one: Variance) -> None:
+    def _tell(self, one: Variance, requests: int = 1) -> None:
+        if one.kind in HARMLESS:
+            right = one.expected_nano_usd if one.kind is Kind.ROUNDING else one.settled_nano_usd
+            rounded = self.outcome.rounded.setdefault((one.kind, one.model), Rounded())
+            rounded.requests += requests
+            rounded.amount_nano_usd += one.amount_nano_usd or 0
+            rounded.of_nano_usd += right or 0
         found = self.outcome.classes.get(one.kind)
         if found is None:
             found = self.outcome.classes[one.kind] = Class()
@@ -462,7 +485,9 @@ class _Comparison:
                 (model, *more) = sorted(key[1])
                 if more:
                     model, detail = called[key[1]], f"{detail} of {', '.join((model, *more))}"[:200]
-            self._tell(Variance(kind, "", day_us, model, None, sums.settled_nano_usd, invoiced, amount, detail))
+            self._tell(
+                Variance(kind, "", day_us, model, None, sums.settled_nano_usd, invoiced, amount, detail), sums.settled
+            )
 
 
 _Total = tuple[int | None, frozenset[str] | None]

@@ -109,6 +109,53 @@ async def test_a_wrong_cost_is_found_by_its_id(database, kind):
     explains_itself(outcome)
 
 
+CHEAP = {
+    # What each of 40 requests of 124 nano-USD is charged instead, and whether that counts.
+    "a multiple of each": ([1000] * 40, True),
+    "nothing of each": ([0] * 40, False),  # 4,960 in all: chance may do that
+    "nothing of a few": ([0, 124] * 20, False),
+    "both sides alike": ([0, 248] * 20, False),
+}
+
+
+@pytest.mark.parametrize("charged", CHEAP)
+async def test_rounding_that_is_one_sided_and_dear_counts(database, charged, tmp_path):
+    amounts, counts = CHEAP[charged]
+    told = {"model": "owner/small", "input_tokens": 1000, "cached_input_tokens": 0, "output_tokens": 0}
+    requests = {id: each | told | {"other_units": None} for id, each in month().items()}
+    assert set(expected(requests).values()) == {123_457}
+    # A thousandth of the price: the same requests cost 124.
+    await record(
+        database, [version("owner/small", "input_tokens", 123_457), version("owner/small", "output_tokens", 1)]
+    )
+    costs = dict(zip(requests, amounts, strict=True))
+    await settle(database, requests, costs)
+    outcome, found = await reconcile(database)
+    explains_itself(outcome)
+    assert {one.kind for one in found} == {Kind.ROUNDING}
+    assert outcome.counts(Kind.ROUNDING) is counts
+    assert (outcome.verdict, outcome.size_nano_usd) == (("beyond", 40 * 876) if counts else ("within", 0))
+    within, _ = await reconcile(database, tolerance_nano_usd=40 * 876)
+    assert within.verdict == "within"
+    lines = {id: cost + 900 for id, cost in costs.items()}
+    with Invoice(invoice_of(tmp_path / "invoice.csv", lines)) as invoice:
+        outcome, _ = await reconcile(database, invoice=invoice)
+        explains_itself(outcome, invoice)
+    assert outcome.counts(Kind.INVOICE_ROUNDING)
+
+
+async def test_a_cheap_request_that_costs_nothing_is_rounding(database):
+    requests = month(2)
+    requests["r001"] |= {"input_tokens": 3, "output_tokens": 0, "other_units": None}
+    costs = expected(requests)
+    assert costs["r001"] == 371
+    await record(database)
+    await settle(database, requests, costs | {"r001": 0})
+    outcome, found = await reconcile(database)
+    assert [(one.kind, one.request_id) for one in found] == [(Kind.ROUNDING, "r001")]
+    assert outcome.verdict == "within"
+
+
 async def test_a_cost_of_another_time_is_a_changed_price(database):
     requests = month()
     costs = expected(requests)
