@@ -7,6 +7,7 @@ what is kept are sums by day and model, so that the memory is the same for a tho
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -18,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from roadworthy.billing.prices import FOREVER_US, Book, Rates, Version, usd
 from roadworthy.billing.reconcile.invoice import Group, Invoice, Line, Lines
 from roadworthy.billing.reconcile.text import iso
-from roadworthy.billing.reconcile.variance import HARMLESS, Class, Kind, Variance
+from roadworthy.billing.reconcile.variance import HARMLESS, Class, Kind, Rounded, Variance
 from roadworthy.billing.reconcile.whole import nets
 from roadworthy.billing.records import State
 from roadworthy.billing.schedule import SECOND_US
@@ -31,15 +32,24 @@ PAGE_ROWS = 20_000
 ROUNDING_NANO_USD = 1000
 """A millionth of a USD: what a provider that rounds each request to micro-dollars, up or down, is off by."""
 
+WITHOUT_TEXT = frozenset(
+    "audio-classification audio-to-audio depth-estimation embeddings feature-extraction fill-mask image-classification "
+    "image-feature-extraction image-segmentation image-to-image image-to-video object-detection question-answering "
+    "rerank sentence-similarity table-question-answering tabular-classification tabular-regression text-classification "
+    "text-ranking text-to-audio text-to-image text-to-speech text-to-video token-classification video-classification "
+    "zero-shot-classification zero-shot-image-classification zero-shot-object-detection".split()
+)
+"""Tasks whose answers are no written text: there no output tokens told are none."""
+
 _NO_RATES = Rates(None, None, None, {}, 0, FOREVER_US)
 
 # The page comes first, as a query of its own: then its size is known to the planner, who looks the entries up.
 _PAGE = """
 SELECT page.id, page.request_id, page.served_at_us, page.model, page.state, page.cost_nano_usd,
        page.input_tokens, page.cached_input_tokens, page.output_tokens, page.other_units,
-       page.received_at_us, entries.amount_nano_usd
+       page.received_at_us, entries.amount_nano_usd, page.task
 FROM (
-    SELECT id, request_id, served_at_us, model, state, cost_nano_usd, input_tokens, cached_input_tokens,
+    SELECT id, request_id, served_at_us, model, task, state, cost_nano_usd, input_tokens, cached_input_tokens,
            output_tokens, CAST(other_units AS TEXT) AS other_units, received_at_us
     FROM usage
     WHERE provider = :provider AND served_at_us >= :at_us AND served_at_us < :to_us
@@ -105,6 +115,8 @@ class Outcome:
     groups: dict[tuple[int, str], Sums] = field(default_factory=dict)
     """By day (since 1970 UTC) and model."""
     classes: dict[Kind, Class] = field(default_factory=dict)
+    rounded: dict[tuple[Kind, str], Rounded] = field(default_factory=dict)
+    """By kind and model, what the kinds come to that are harmless as long as they are not one-sided."""
     versions: list[Version] = field(default_factory=list)
 
     @property
@@ -129,12 +141,27 @@ class Outcome:
     @property
     def counted(self) -> dict[Kind, Class]:
         """The kinds that count towards the verdict."""
-        return {kind: found for kind, found in self.classes.items() if kind not in HARMLESS}
+        return {kind: found for kind, found in self.classes.items() if self.counts(kind)}
+
+    def counts(self, kind: Kind) -> bool:
+        """Whether a kind counts towards the verdict: rounding does where it is one-sided."""
+        return kind not in HARMLESS or bool(self._one_sided_nano_usd(kind))
 
     @property
     def size_nano_usd(self) -> int:
-        """What the variances that count come to, without their signs."""
-        return sum(found.size_nano_usd for found in self.counted.values())
+        """What the variances that count come to, without their signs; of rounding, each model's sum."""
+        return sum(
+            self._one_sided_nano_usd(kind) if kind in HARMLESS else found.size_nano_usd
+            for kind, found in self.classes.items()
+        )
+
+    def _one_sided_nano_usd(self, kind: Kind) -> int:
+        rounding = self.terms.rounding_nano_usd
+        return sum(
+            abs(sums.amount_nano_usd)
+            for (of, _), sums in self.rounded.items()
+            if of is kind and sums.one_sided(rounding)
+        )
 
     @property
     def verdict(self) -> str:
@@ -149,6 +176,8 @@ class Outcome:
 BEYOND, WITHIN, UNDECIDED = "beyond", "within", "undecided"
 EXIT_CODES = {WITHIN: 0, BEYOND: 1, UNDECIDED: 3}
 Sink = Callable[[Variance], None]
+Names = Mapping[str, Sequence[str]]
+"""Hub models by the provider's own name of them: several of ours may be one model of theirs."""
 
 
 async def compare(
@@ -157,12 +186,12 @@ async def compare(
     terms: Terms,
     *,
     invoice: Invoice | None = None,
-    names: Mapping[str, str] | None = None,
+    names: Names | None = None,
     sink: Sink | None = None,
 ) -> Outcome:
     """Compare a provider's requests of a period. `sink` is given each variance as it is found.
 
-    `names`: hub models by the provider's own names of them, which totals of invoices may use.
+    `names`: by the provider's own names of models, which totals of invoices may use, the hub models that they are.
     """
     versions = await price_store.versions(connection, terms.provider)
     work = _Comparison(terms, now_us, versions, invoice, sink)
@@ -238,15 +267,16 @@ class _Comparison:
         return sums
 
     def _judge_price(self, row: Sequence[Any], sums: Sums) -> None:
-        _, _, served_at_us, model, state, cost, plain, cached, made, others, received_at_us, _ = row
+        _, _, served_at_us, model, state, cost, plain, cached, made, others, received_at_us, _, task = row
         rates = self._rates.get(model)
         if rates is None or served_at_us >= rates.until_us:
             rates = self._rates[model] = self._book.at(model, served_at_us) or _NO_RATES
         expected = None
-        if others is not None:
-            expected = rates.cost_nano_usd(plain or 0, cached or 0, made or 0, orjson.loads(others))
-        elif plain is not None or made is not None:
-            expected = rates.cost_nano_usd(plain or 0, cached or 0, made or 0, None)
+        # A count that was not told is not none: what is held against the provider must be known.
+        untold = (plain is None and rates.input) or (made is None and rates.output and task not in WITHOUT_TEXT)
+        if not untold and (plain is not None or made is not None or others is not None):
+            more = None if others is None else orjson.loads(others)
+            expected = rates.cost_nano_usd(plain or 0, cached or 0, made or 0, more)
         if state == "settled" and expected is not None:
             sums.expected_nano_usd += expected
             if cost != expected:
@@ -267,11 +297,11 @@ class _Comparison:
         """A settled cost that is not the expected one."""
         cost = row[5]
         rounding = self._terms.rounding_nano_usd
-        if cost == 0:
-            self._add(Kind.ZERO_PRICED, row, expected, sums)
-            return
         if abs(cost - expected) <= rounding:
             self._add(Kind.ROUNDING, row, expected, sums)
+            return
+        if cost == 0:
+            self._add(Kind.ZERO_PRICED, row, expected, sums)
             return
         served_at_us, model = row[2], row[3]
         units = _units(row)
@@ -307,11 +337,12 @@ class _Comparison:
             return
         for line in lines:
             invoice.meet(line.number)
-        amount = lines[0].cost_nano_usd
-        if len(lines) > 1:
-            amount = posted if any(line.cost_nano_usd == posted for line in lines) else amount
-            self._double(row[1], lines, amount, row)
-        sums.invoiced_nano_usd += sum(line.cost_nano_usd for line in lines)
+        total = sum(line.cost_nano_usd for line in lines)
+        sums.invoiced_nano_usd += total
+        if total == posted:
+            return  # also a charge, its credit, and the charge that is right
+        amount = _one_of(lines, posted)
+        self._double(row[1], lines, amount, row)
         if amount == posted:
             return
         kind = Kind.INVOICE_DIFFERS
@@ -325,7 +356,7 @@ class _Comparison:
     def _double(self, request_id: str, lines: list[Line], amount: int, row: Sequence[Any] | None) -> None:
         total = sum(line.cost_nano_usd for line in lines)
         if total == amount:
-            return  # a charge, its credit, and the charge that is right
+            return
         self._tell(
             Variance(
                 Kind.DOUBLE,
@@ -357,7 +388,13 @@ class _Comparison:
                 sums.off_nano_usd += abs(amount)
         self._tell(Variance(kind, row[1], row[2], row[3], expected, row[5], invoiced, amount, detail))
 
-    def _tell(self, one: Variance) -> None:
+    def _tell(self, one: Variance, requests: int = 1) -> None:
+        if one.kind in HARMLESS:
+            right = one.expected_nano_usd if one.kind is Kind.ROUNDING else one.settled_nano_usd
+            rounded = self.outcome.rounded.setdefault((one.kind, one.model), Rounded())
+            rounded.requests += requests
+            rounded.amount_nano_usd += one.amount_nano_usd or 0
+            rounded.of_nano_usd += right or 0
         found = self.outcome.classes.get(one.kind)
         if found is None:
             found = self.outcome.classes[one.kind] = Class()
@@ -378,7 +415,7 @@ class _Comparison:
             amount = (posted or 0) - (row[5] or 0)
             self._tell(Variance(Kind.UNBALANCED, row[1], row[2], row[3], None, row[5], None, amount, detail))
 
-    async def rest_of_invoice(self, connection: AsyncConnection, invoice: Invoice, names: Mapping[str, str]) -> None:
+    async def rest_of_invoice(self, connection: AsyncConnection, invoice: Invoice, names: Names) -> None:
         """Judge what the invoice has beyond the requests of the period."""
         totals = invoice.totals
         if invoice.by_request:
@@ -403,7 +440,9 @@ class _Comparison:
             mine = lines.all_of(request_id)
             for line in mine:
                 invoice.meet(line.number)
-            amount = mine[0].cost_nano_usd
+            if not sum(line.cost_nano_usd for line in mine):
+                continue  # what is taken back in full asks for nothing
+            amount = _one_of(mine, mine[0].cost_nano_usd)
             row = known.get(request_id)
             if row is None:
                 self._tell(Variance(Kind.UNKNOWN, request_id, None, "", None, None, amount, amount))
@@ -413,23 +452,26 @@ class _Comparison:
                 self._tell(
                     Variance(Kind.LATE, request_id, row.served_at_us, row.model, None, cost, amount, amount, detail)
                 )
-            if len(mine) > 1:
-                self._double(request_id, mine, amount, None)
+            self._double(request_id, mine, amount, None)
 
-    def _totals(self, told: Mapping[Group, int], names: Mapping[str, str]) -> None:
+    def _totals(self, told: Mapping[Group, int], names: Names) -> None:
         """Compare totals by day, by model, by both, or the one total that there is."""
         if not told:
             return
         by_day, by_model = (part is not None for part in next(iter(told)))
-        ours: dict[Group, Sums] = {}
+        models = {model for _, model in self.outcome.groups}
+        shared, meant = _shared({model for _, model in told if model is not None}, models, names)
+        ours: dict[_Total, Sums] = {}
         for (on, of), sums in self.outcome.groups.items():
-            ours.setdefault((on if by_day else None, of if by_model else None), Sums()).add(sums)
-        theirs: dict[Group, int] = {}
-        for group, amount in told.items():
-            day, model = group
-            key = group if model is None or group in ours else (day, names.get(model, model))
+            key = on if by_day else None, shared.get(of, frozenset({of})) if by_model else None
+            ours.setdefault(key, Sums()).add(sums)
+        theirs: dict[_Total, int] = {}
+        called: dict[frozenset[str] | None, str] = {}
+        for (day, model), amount in told.items():
+            key = day, None if model is None else meant[model]
+            called.setdefault(key[1], model or "")
             theirs[key] = theirs.get(key, 0) + amount
-        for key in sorted(ours.keys() | theirs.keys(), key=lambda group: (group[0] or 0, group[1] or "")):
+        for key in sorted(ours.keys() | theirs.keys(), key=lambda total: (total[0] or 0, sorted(total[1] or ()))):
             sums = ours.get(key) or Sums()
             invoiced = theirs.get(key, 0)
             amount = invoiced - sums.settled_nano_usd
@@ -438,11 +480,49 @@ class _Comparison:
             near = abs(amount) <= self._terms.rounding_nano_usd * sums.settled
             kind = Kind.INVOICE_ROUNDING if near else Kind.TOTAL_DIFFERS
             day_us = None if key[0] is None else key[0] * DAY_US
-            detail = f"the sum of {sums.settled:,} requests"
-            self._tell(Variance(kind, "", day_us, key[1] or "", None, sums.settled_nano_usd, invoiced, amount, detail))
+            model, detail = "", f"the sum of {sums.settled:,} requests"
+            if key[1] is not None:
+                (model, *more) = sorted(key[1])
+                if more:
+                    model, detail = called[key[1]], f"{detail} of {', '.join((model, *more))}"[:200]
+            self._tell(
+                Variance(kind, "", day_us, model, None, sums.settled_nano_usd, invoiced, amount, detail), sums.settled
+            )
+
+
+_Total = tuple[int | None, frozenset[str] | None]
+"""A total's day, and the hub models that it is of; None where the invoice does not tell them apart."""
+
+
+def _shared(
+    told: AbstractSet[str], served: AbstractSet[str], names: Names
+) -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
+    """The hub models that are compared as one: by each of them, and by the names that an invoice tells.
+
+    A name that is a hub model we had served is that one, unless the provider calls several by it. Names that share
+    a hub model cannot be told apart.
+    """
+    shared: dict[str, frozenset[str]] = {}
+    first: dict[str, str] = {}
+    for name in sorted(told):
+        hubs = list(names.get(name, ()))
+        if not hubs or (name in served and name not in hubs):
+            hubs = [name]
+        first[name] = hubs[0]
+        whole = frozenset(hubs).union(*(shared.get(hub, ()) for hub in hubs))
+        shared |= dict.fromkeys(whole, whole)
+    return shared, {name: shared[hub] for name, hub in first.items()}
 
 
 _OPEN = {"pending": Kind.MISSING, "disputed": Kind.DISPUTED, "expired": Kind.EXPIRED}
+
+
+def _one_of(lines: Sequence[Line], posted: int) -> int:
+    """What an id is charged once: the sum of its lines where one is a credit, else the line that is right, if any."""
+    amounts = [line.cost_nano_usd for line in lines]
+    if min(amounts) < 0:
+        return sum(amounts)
+    return posted if posted in amounts else amounts[0]
 
 
 def _units(row: Sequence[Any]) -> tuple[int, int, int, dict[str, int] | None]:
@@ -453,6 +533,13 @@ def _why_unpriced(row: Sequence[Any], rates: Rates) -> str:
     plain, cached, made, others = _units(row)
     if row[6] is None and row[8] is None and others is None:
         return "no units were told"
+    untold = [
+        name
+        for name, count, price in (("input", row[6], rates.input), ("output", row[8], rates.output))
+        if count is None and price and (name == "input" or row[12] not in WITHOUT_TEXT)
+    ]
+    if untold:
+        return f"{' and '.join(untold)} tokens were not told"
     wanting = [
         unit
         for unit, count, price in (

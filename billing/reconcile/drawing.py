@@ -12,7 +12,6 @@ from roadworthy.billing.prices import usd
 from roadworthy.billing.reconcile.compare import DAY_US, Sums
 from roadworthy.billing.reconcile.report import Report
 from roadworthy.billing.reconcile.text import day_of, shown
-from roadworthy.billing.reconcile.variance import HARMLESS
 
 MOST_DAYS = 124
 """Days that are drawn one by one; longer periods are drawn in equal spans of days."""
@@ -106,7 +105,7 @@ def days(report: Report) -> Days | None:
 
 def classes(report: Report) -> dict[str, Bar]:
     """A bar for the sum of each kind, by the kind's name."""
-    top = max((found.size_nano_usd for kind, found in report.classes if kind not in HARMLESS), default=0) or max(
+    top = max((found.size_nano_usd for kind, found in report.classes if report.outcome.counts(kind)), default=0) or max(
         (found.size_nano_usd for _, found in report.classes), default=0
     )
     return {

@@ -15,7 +15,7 @@ from roadworthy.billing.prices import usd
 from roadworthy.billing.reconcile import drawing
 from roadworthy.billing.reconcile.report import Report
 from roadworthy.billing.reconcile.text import exact, iso, period, shown
-from roadworthy.billing.reconcile.variance import HARMLESS, MEANINGS, Kind
+from roadworthy.billing.reconcile.variance import Kind
 from roadworthy.pages import environment, file
 
 VERDICTS = {
@@ -33,8 +33,6 @@ def render(report: Report, *, style: str, script: str) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     templates = environment(
         PACKAGE,
-        HARMLESS=HARMLESS,
-        MEANINGS=MEANINGS,
         exact=exact,
         iso=iso,
         period=period,
@@ -50,7 +48,7 @@ def render(report: Report, *, style: str, script: str) -> str:
         terms=report.outcome.terms,
         title=VERDICTS[report.outcome.verdict][0],
         tone=VERDICTS[report.outcome.verdict][1],
-        tones={kind: _tone(kind) for kind in Kind},
+        tones={kind: _tone(kind, counts=report.outcome.counts(kind)) for kind in Kind},
         days=drawing.days(report),
         bars=drawing.classes(report),
         models=drawing.models(report),
@@ -60,7 +58,7 @@ def render(report: Report, *, style: str, script: str) -> str:
     )
 
 
-def _tone(kind: Kind) -> str:
-    if kind in HARMLESS:
+def _tone(kind: Kind, *, counts: bool) -> str:
+    if not counts:
         return "skipped"
     return "inconclusive" if kind is Kind.UNPRICED else "fail"

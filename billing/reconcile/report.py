@@ -57,8 +57,13 @@ class Report:
         """The kinds that occur: those that count first, the greatest sums first."""
         return sorted(
             self.outcome.classes.items(),
-            key=lambda item: (item[0] in HARMLESS, -item[1].size_nano_usd, -item[1].count, item[0].value),
+            key=lambda item: (not self.outcome.counts(item[0]), -item[1].size_nano_usd, -item[1].count, item[0].value),
         )
+
+    def meaning(self, kind: Kind) -> str:
+        """What a kind is, and where rounding counts, why."""
+        one_sided = kind in HARMLESS and self.outcome.counts(kind)
+        return f"{MEANINGS[kind]}, but one-sided and more than 1 % in all" if one_sided else MEANINGS[kind]
 
     def sentence(self) -> str:
         """The verdict in one sentence."""
@@ -116,8 +121,8 @@ def as_json(report: Report, written: Sequence[str] = ()) -> dict[str, Any]:
         "classes": [
             {
                 "kind": kind.value,
-                "meaning": MEANINGS[kind],
-                "counts": kind not in HARMLESS,
+                "meaning": report.meaning(kind),
+                "counts": outcome.counts(kind),
                 "count": found.count,
                 "amountNanoUsd": found.amount_nano_usd,
                 "sizeNanoUsd": found.size_nano_usd,

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from roadworthy.billing.reconcile.report import Report
 from roadworthy.billing.reconcile.text import exact, iso, period, shown
-from roadworthy.billing.reconcile.variance import HARMLESS, MEANINGS, Class, Kind, Variance
+from roadworthy.billing.reconcile.variance import Class, Variance
 from roadworthy.pages import visible
 
 WIDE = 100
@@ -88,14 +88,14 @@ def _classes(report: Report, console: Console) -> None:
     if wide:
         table.add_column("what it is", overflow="fold")
     for kind, found in report.classes:
-        style = "dim" if kind in HARMLESS else ""
+        style = "" if report.outcome.counts(kind) else "dim"
         row = [kind.value, f"{found.count:,}", _amount(found)]
-        table.add_row(*row, *([MEANINGS[kind]] if wide else []), style=style)
+        table.add_row(*row, *([report.meaning(kind)] if wide else []), style=style)
     console.print()
     console.print(table)
     for kind, found in report.classes:
-        if kind not in HARMLESS:
-            _first(kind, found, console)
+        if report.outcome.counts(kind):
+            _first(f"{kind.value}: {report.meaning(kind)}", found, console)
 
 
 def _amount(found: Class) -> str:
@@ -104,8 +104,8 @@ def _amount(found: Class) -> str:
     return f"{shown(found.amount_nano_usd, sign=True)}{' and more' if found.unknown else ''}"
 
 
-def _first(kind: Kind, found: Class, console: Console) -> None:
-    console.print(Text(f"\n{kind.value}: {MEANINGS[kind]}", style="bold"))
+def _first(title: str, found: Class, console: Console) -> None:
+    console.print(Text(f"\n{title}", style="bold"))
     for one in found.first[:IDS]:
         console.print(Text(f"  {_line(one)}"), overflow="fold")
     if found.count > IDS:

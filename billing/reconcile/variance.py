@@ -40,7 +40,7 @@ class Kind(StrEnum):
 
 
 HARMLESS = frozenset({Kind.ROUNDING, Kind.INVOICE_ROUNDING})
-"""Kinds that are shown and summed up, and count towards no verdict."""
+"""Kinds that are shown and summed up, and count towards no verdict unless they are one-sided: see `Rounded`."""
 
 OF_PRICES = frozenset(list(Kind)[: list(Kind).index(Kind.INVOICE_DIFFERS)])
 OF_INVOICES = frozenset(list(Kind)[list(Kind).index(Kind.INVOICE_DIFFERS) : -1])
@@ -51,7 +51,7 @@ MEANINGS = {
     Kind.PRICE_CHANGED: "settled at a price of another time",
     Kind.ZERO_PRICED: "settled for nothing, though there are units and a price",
     Kind.ROUNDING: "a difference as small as rounding makes it",
-    Kind.UNPRICED: "no price is known for the time of the request, or no units are",
+    Kind.UNPRICED: "no price is known for the time of the request, or a count that has a price is not",
     Kind.MISSING: "the provider has not told a cost for too long",
     Kind.DISPUTED: "a person has still to judge the cost",
     Kind.EXPIRED: "given up: the provider never told a cost, and nobody is charged",
@@ -66,6 +66,25 @@ MEANINGS = {
     Kind.INVOICE_SUM: "the total that the invoice states is not the sum of its lines",
     Kind.UNBALANCED: "the ledger's entries are not what the request's row says",
 }
+
+
+@dataclass(slots=True)
+class Rounded:
+    """The differences of one model that are each as small as rounding makes them, added up. Money is nano-USD."""
+
+    requests: int = 0
+    amount_nano_usd: int = 0
+    of_nano_usd: int = 0
+    """What these requests should come to."""
+
+    def one_sided(self, rounding_nano_usd: int) -> bool:
+        """Whether the sum is more than 1 % of what it should be, and more than chance makes of rounding.
+
+        Rounding to the nearest multiple of R spreads the sum of n requests by 0.29 R times the root of n; R times
+        that root is three and a half times as much.
+        """
+        many = self.amount_nano_usd**2 > rounding_nano_usd**2 * self.requests
+        return many and abs(self.amount_nano_usd) * 100 > self.of_nano_usd
 
 
 @dataclass(frozen=True, slots=True)

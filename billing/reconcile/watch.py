@@ -16,6 +16,8 @@ from roadworthy.database import Database
 
 CHORE = "whole ledger"
 EVERY_S = 24 * 3600
+AGAIN_S = 3600
+"""When a look is due again that came to nothing: it failed, or its process died."""
 LOOK_S = 600.0
 """How often is looked whether a day has passed."""
 
@@ -31,16 +33,19 @@ class LedgerWatch:
         self._last: tuple[int, int, int] | None = None
 
     async def tick(self) -> None:
-        """Look, if a day has passed since anybody did. Raises `DatabaseUnavailableError`."""
+        """Look, if a day has passed since the last one, or an hour since one failed.
+
+        Raises `DatabaseUnavailableError`.
+        """
         async with self._database.writing() as connection:
             now_us = await self._database.now_us(connection)
-            if not await chores.take(connection, CHORE, now_us, EVERY_S * SECOND_US):
+            if not await chores.take(connection, CHORE, now_us, EVERY_S * SECOND_US, again_us=AGAIN_S * SECOND_US):
                 return
         whole = await look(self._database)
         tell(whole)
         outcome = orjson.dumps({"served": whole.served, "wrong": whole.wrong, "at_us": now_us}).decode()
         async with self._database.writing() as connection:
-            await chores.note(connection, CHORE, outcome)
+            await chores.note(connection, CHORE, outcome, done_at_us=now_us)
 
     async def read(self) -> None:
         """Read what the last look came to, whichever process made it. Raises `DatabaseUnavailableError`."""

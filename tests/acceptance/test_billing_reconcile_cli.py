@@ -13,13 +13,15 @@ import sys
 
 import pyarrow.parquet
 import pytest
-from reconciling import expected, invoice_of, month, record, settle
+from reconciling import MODELS, expected, invoice_of, month, record, settle
 from services import enrol
+from validating import provider_with_mappings
 
 from roadworthy.billing.reconcile.variance import Variance
 from roadworthy.cli import main
 from roadworthy.cli.operator import show
 from roadworthy.database import Database
+from roadworthy.mapping_api.records import Item
 
 REQUESTS = month(60)
 COSTS = expected(REQUESTS)
@@ -131,6 +133,25 @@ def test_tolerances_and_periods(filled):
     assert reconcile(url, "--rounding-nano-usd", "5000")[0] == 0
     assert reconcile(url, "--from", "2026-10-01", "--to", "2026-10-03T12:00:00+02:00")[0] == 0
     assert reconcile(url, "--month", "2026-09")[0] == 3
+
+
+def test_hub_models_that_are_one_model_of_the_provider_are_compared_by_their_sum(filled, tmp_path):
+    async def map_both(url):
+        database = Database(url)
+        items = [Item("conversational", "acme/v1", hf_model=model, status="live") for model in MODELS]
+        await provider_with_mappings(database, "acme", None, items)
+        await database.close()
+
+    url = filled()
+    asyncio.run(map_both(url))
+    path = tmp_path / "totals.csv"
+    path.write_text(f"model,cost_nano_usd\nacme/v1,{sum(COSTS.values())}\n")
+    assert reconcile(url, "--invoice", path)[0] == 0
+    path.write_text(f"model,cost_nano_usd\nacme/v1,{sum(COSTS.values()) + 60_001}\n")
+    code, out, _ = reconcile(url, "--invoice", path, width=200)
+    assert code == 1
+    assert "acme/v1  USD settled" in out
+    assert "the sum of 60 requests of owner/chat, owner/small" in out
 
 
 def test_without_prices_it_is_undecided(filled):

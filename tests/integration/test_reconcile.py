@@ -109,6 +109,53 @@ async def test_a_wrong_cost_is_found_by_its_id(database, kind):
     explains_itself(outcome)
 
 
+CHEAP = {
+    # What each of 40 requests of 124 nano-USD is charged instead, and whether that counts.
+    "a multiple of each": ([1000] * 40, True),
+    "nothing of each": ([0] * 40, False),  # 4,960 in all: chance may do that
+    "nothing of a few": ([0, 124] * 20, False),
+    "both sides alike": ([0, 248] * 20, False),
+}
+
+
+@pytest.mark.parametrize("charged", CHEAP)
+async def test_rounding_that_is_one_sided_and_dear_counts(database, charged, tmp_path):
+    amounts, counts = CHEAP[charged]
+    told = {"model": "owner/small", "input_tokens": 1000, "cached_input_tokens": 0, "output_tokens": 0}
+    requests = {id: each | told | {"other_units": None} for id, each in month().items()}
+    assert set(expected(requests).values()) == {123_457}
+    # A thousandth of the price: the same requests cost 124.
+    await record(
+        database, [version("owner/small", "input_tokens", 123_457), version("owner/small", "output_tokens", 1)]
+    )
+    costs = dict(zip(requests, amounts, strict=True))
+    await settle(database, requests, costs)
+    outcome, found = await reconcile(database)
+    explains_itself(outcome)
+    assert {one.kind for one in found} == {Kind.ROUNDING}
+    assert outcome.counts(Kind.ROUNDING) is counts
+    assert (outcome.verdict, outcome.size_nano_usd) == (("beyond", 40 * 876) if counts else ("within", 0))
+    within, _ = await reconcile(database, tolerance_nano_usd=40 * 876)
+    assert within.verdict == "within"
+    lines = {id: cost + 900 for id, cost in costs.items()}
+    with Invoice(invoice_of(tmp_path / "invoice.csv", lines)) as invoice:
+        outcome, _ = await reconcile(database, invoice=invoice)
+        explains_itself(outcome, invoice)
+    assert outcome.counts(Kind.INVOICE_ROUNDING)
+
+
+async def test_a_cheap_request_that_costs_nothing_is_rounding(database):
+    requests = month(2)
+    requests["r001"] |= {"input_tokens": 3, "output_tokens": 0, "other_units": None}
+    costs = expected(requests)
+    assert costs["r001"] == 371
+    await record(database)
+    await settle(database, requests, costs | {"r001": 0})
+    outcome, found = await reconcile(database)
+    assert [(one.kind, one.request_id) for one in found] == [(Kind.ROUNDING, "r001")]
+    assert outcome.verdict == "within"
+
+
 async def test_a_cost_of_another_time_is_a_changed_price(database):
     requests = month()
     costs = expected(requests)
@@ -224,6 +271,45 @@ async def test_each_fault_of_an_invoice_is_found_with_exactly_its_ids(database, 
     assert outcome.verdict == "beyond"
 
 
+async def test_lines_of_an_invoice_that_come_to_what_is_posted_are_no_variance(database, tmp_path):
+    requests = month()
+    costs = expected(requests)
+    await record(database)
+    await settle(database, requests, costs | {"r020": 0})
+    september = {"served_at_us": OCTOBER_US - HOUR_US, "input_tokens": 10, "model": "owner/chat"}
+    await take_in(
+        database,
+        served("r-september", **september),
+        served("r-failed", served_at_us=OCTOBER_US, status=500),
+    )
+    lines = {id: cost for id, cost in costs.items() if id != "r001"} | {"r-made-up": 500, "r-september": 70}
+    charge = costs["r020"]
+    back = [f"r020,-{charge}", "r-made-up,-500", "r-september,-70", "r-failed,33", "r-failed,-33"]
+    halves = [f"r001,{costs['r001'] - 400}", "r001,400"]
+    with Invoice(invoice_of(tmp_path / "invoice.csv", lines, *back, *halves)) as invoice:
+        outcome, found = await reconcile(database, invoice=invoice)
+        explains_itself(outcome, invoice)
+    # Only that r020 costs nothing is told, which is of the prices.
+    assert [(one.kind, one.request_id) for one in found] == [(Kind.ZERO_PRICED, "r020")]
+
+
+async def test_a_credit_counts_once_and_with_its_charge(database, tmp_path):
+    requests = month()
+    costs = expected(requests)
+    await record(database)
+    await settle(database, requests, costs)
+    more = [f"r010,-{costs['r010'] - 3000}", f"r011,-{costs['r011']}", "r-made-up,500", "r-made-up,-499"]
+    with Invoice(invoice_of(tmp_path / "invoice.csv", costs, *more)) as invoice:
+        outcome, found = await reconcile(database, invoice=invoice)
+        explains_itself(outcome, invoice)
+    assert {one.request_id: (one.kind, one.amount_nano_usd) for one in found} == {
+        "r010": (Kind.INVOICE_DIFFERS, 3000 - costs["r010"]),
+        "r011": (Kind.INVOICE_DIFFERS, -costs["r011"]),
+        "r-made-up": (Kind.UNKNOWN, 1),
+    }
+    assert len(found) == 3
+
+
 async def test_an_invoice_of_totals_is_compared_by_day_and_model(database, tmp_path):
     requests = month()
     costs = expected(requests)
@@ -248,15 +334,47 @@ async def test_an_invoice_of_totals_is_compared_by_day_and_model(database, tmp_p
 
     write(rows)
     with read() as invoice:
-        _, found = await reconcile(database, invoice=invoice, names={"chat-v1": "owner/chat"})
+        _, found = await reconcile(database, invoice=invoice, names={"chat-v1": ["owner/chat"]})
     assert found == []
     day, model, cost = rows[3]
     write([*rows[:3], (day, model, cost + 1001), *rows[4:-1]])
     with read() as invoice:
-        outcome, found = await reconcile(database, invoice=invoice, names={"chat-v1": "owner/chat"})
+        outcome, found = await reconcile(database, invoice=invoice, names={"chat-v1": ["owner/chat"]})
         explains_itself(outcome, invoice)
     assert [one.kind for one in found] == [Kind.TOTAL_DIFFERS] * 2
     assert sorted(one.amount_nano_usd for one in found) == sorted([1001, -rows[-1][2]])
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ({"v1": ["owner/chat", "owner/small"]}, {"v1": {"owner/chat", "owner/small"}}),
+        ({"owner/chat": ["owner/chat", "owner/small"]}, {"owner/chat": {"owner/chat", "owner/small"}}),
+        ({"v1": ["owner/chat", "owner/small"], "v2": ["owner/small"]}, {"v1": {"owner/chat"}, "v2": {"owner/small"}}),
+        ({"v1": ["owner/chat", "owner/small"]}, {"owner/chat": {"owner/chat"}, "owner/small": {"owner/small"}}),
+        ({"v1": ["owner/small"], "v2": ["v1"]}, {"v1": {"owner/small"}, "v2": set(), "owner/chat": {"owner/chat"}}),
+        ({"owner/chat": ["owner/other"]}, {"owner/chat": {"owner/chat"}, "owner/small": {"owner/small"}}),
+    ],
+    ids=["one for two", "by the name of one", "that overlap", "not used", "a name that is another's", "ours first"],
+)
+async def test_a_provider_model_of_several_hub_models_is_their_sum(database, tmp_path, names, told):
+    requests = month()
+    costs = expected(requests)
+    await record(database)
+    await settle(database, requests, costs)
+    path = tmp_path / "totals.csv"
+    sums = {name: sum(costs[id] for id in costs if requests[id]["model"] in of) for name, of in told.items()}
+
+    async def found_in(rows):
+        path.write_text("\n".join(["model,cost_nano_usd", *(f"{name},{cost}" for name, cost in rows.items())]) + "\n")
+        with Invoice(path) as invoice:
+            outcome, found = await reconcile(database, invoice=invoice, names=names)
+            explains_itself(outcome, invoice)
+        return [(one.kind, one.amount_nano_usd) for one in found]
+
+    assert await found_in(sums) == []
+    name = min(sums, key=lambda name: name != "owner/chat")
+    assert await found_in(sums | {name: sums[name] + 100_000}) == [(Kind.TOTAL_DIFFERS, 100_000)]
 
 
 async def test_the_verdict_follows_tolerance_and_share(database):
@@ -282,6 +400,50 @@ async def test_without_prices_nothing_is_decided_and_without_requests_neither(da
     assert outcome.verdict == "undecided"
     assert {one.kind for one in found} == {Kind.UNPRICED}
     assert found[0].detail == "no price of input_tokens, output_tokens"
+
+
+UNTOLD = {
+    "input": ({"input_tokens": None}, "input tokens were not told"),
+    "input beside other units": ({"input_tokens": None, "other_units": {"images": 2}}, "input tokens were not told"),
+    "output": ({"output_tokens": None}, "output tokens were not told"),
+    "output of an embedding": ({"output_tokens": None, "task": "feature-extraction"}, None),
+    "both": (
+        {"input_tokens": None, "output_tokens": None, "other_units": {"images": 2}},
+        "input and output tokens were not told",
+    ),
+    "all": ({"input_tokens": None, "output_tokens": None}, "no units were told"),
+}
+
+
+@pytest.mark.parametrize("untold", UNTOLD)
+async def test_a_count_that_was_not_told_is_not_held_against_the_provider(database, untold):
+    told, detail = UNTOLD[untold]
+    requests = month(2)
+    requests["r001"] |= {"other_units": None} | told
+    # What the images, the 1037 input and 51 output tokens cost that the provider counted, and those alone that it has.
+    images = 80_000_000 if "other_units" in told else 0
+    cost = -(-1037 * 123_456_789 // 10**6) if detail is None else 138_226 + images
+    await record(database)
+    await settle(database, requests, {"r000": expected(month(1))["r000"], "r001": cost})
+    outcome, found = await reconcile(database, rounding_nano_usd=0)
+    explains_itself(outcome)
+    assert [(one.kind, one.request_id, one.detail) for one in found] == (
+        [] if detail is None else [(Kind.UNPRICED, "r001", detail)]
+    )
+    assert outcome.verdict == ("within" if detail is None else "undecided")
+
+
+async def test_a_missing_request_whose_count_was_not_told_has_no_known_amount(database):
+    requests = month(1)
+    requests["r000"]["input_tokens"] = None
+    requests["r000"]["cached_input_tokens"] = None
+    await record(database)
+    await settle(database, requests, {})
+    async with database.writing() as connection:
+        await connection.execute(sa.update(usage).values(received_at_us=0))
+    outcome, found = await reconcile(database)
+    assert [(one.kind, one.amount_nano_usd) for one in found] == [(Kind.MISSING, None)]
+    assert outcome.verdict == "undecided"
 
 
 async def test_what_pages_part_is_the_same_as_what_one_page_holds(database):
@@ -366,3 +528,40 @@ async def test_the_daily_look_is_made_once_a_day_and_shown_by_every_process(data
     await second.tick()
     await first.read()
     assert next(iter(first.collect())).samples[0].value == 4
+
+
+async def test_invariant_11_a_look_that_fails_is_made_again_within_the_hour(database, monkeypatch):
+    await settle(database, month(3), {})
+    watch = LedgerWatch(database)
+    looks = []
+
+    async def broken(_database):
+        looks.append("broken")
+        raise RuntimeError("the process dies")
+
+    async def counted(database):
+        looks.append("whole")
+        return await look(database)
+
+    async def pass_by(us):
+        async with database.writing() as connection:
+            await connection.execute(sa.text("UPDATE chores SET taken_at_us = taken_at_us - :us"), {"us": us})
+
+    monkeypatch.setattr("roadworthy.billing.reconcile.watch.look", broken)
+    with pytest.raises(RuntimeError):
+        await watch.tick()
+    await watch.tick()
+    assert looks == ["broken"]
+    await pass_by(HOUR_US)
+    monkeypatch.setattr("roadworthy.billing.reconcile.watch.look", counted)
+    await watch.tick()
+    assert looks == ["broken", "whole"]
+    # What is done is done for a whole day from then on.
+    await pass_by(23 * HOUR_US)
+    await watch.tick()
+    assert looks == ["broken", "whole"]
+    await pass_by(HOUR_US)
+    await watch.tick()
+    assert looks == ["broken", "whole", "whole"]
+    await watch.read()
+    assert next(iter(watch.collect())).samples[0].value == 3

@@ -16,7 +16,7 @@ from roadworthy.billing.reconcile.compare import Outcome, Sums, Terms
 from roadworthy.billing.reconcile.invoice import Totals
 from roadworthy.billing.reconcile.page import render
 from roadworthy.billing.reconcile.report import InvoiceFacts, Report, as_json
-from roadworthy.billing.reconcile.variance import HARMLESS, Class, Kind, Variance
+from roadworthy.billing.reconcile.variance import HARMLESS, Class, Kind, Rounded, Variance
 
 DAY_US = 24 * 3600 * 10**6
 HOSTILE = "<script>alert(1)</script>\u202e" + "x" * 80
@@ -165,6 +165,20 @@ def test_hostile_ids_are_text():
     assert "<script>alert" not in page
     assert "\u202e" not in page
     assert len(re.findall(r"<script", page)) == 1
+
+
+def test_rounding_that_counts_is_told_as_what_counts():
+    outcome = outcome_of(Kind.ROUNDING)
+    harmless = report_of(outcome)
+    assert as_json(harmless)["classes"][0]["counts"] is False
+    assert "shown, and counted in no verdict" in page_of(harmless)
+    outcome.rounded[Kind.ROUNDING, "owner/chat"] = Rounded(1000, 876_000, 124_000)
+    told = as_json(report_of(outcome))
+    assert (told["verdict"], told["varianceNanoUsd"], told["classes"][0]["counts"]) == ("beyond", 876_000, True)
+    assert told["classes"][0]["meaning"].endswith("but one-sided and more than 1 % in all")
+    page = page_of(report_of(outcome))
+    assert "shown, and counted in no verdict" not in page
+    assert "one-sided and more than 1 % in all" in page
 
 
 def test_the_json_has_integers_and_the_same_sums():

@@ -88,11 +88,10 @@ def reconcile(where: Where, asked: Asked) -> int:
             sink = opened.enter_context(sinks(asked.csv, asked.parquet))
             async with database.reading() as connection:
                 await _known(connection, asked.provider)
-                names = {
-                    each.provider_model: each.hf_model
-                    for each in await mappings.of_provider(connection, asked.provider)
-                    if each.hf_model is not None
-                }
+                names: dict[str, list[str]] = {}
+                for each in await mappings.of_provider(connection, asked.provider):
+                    if each.hf_model is not None:
+                        names.setdefault(each.provider_model, []).append(each.hf_model)
                 now_us = await database.now_us(connection)
                 outcome = await compare(connection, now_us, terms, invoice=invoice, names=names, sink=sink)
             whole = await look(database) if asked.whole_ledger else None
