@@ -11,7 +11,8 @@ from costs import CostProvider, dispute, register, reply, served, take_in
 from sqlalchemy.exc import DBAPIError
 
 from roadworthy.billing.collector import Collector
-from roadworthy.billing.store import corrections, disputes
+from roadworthy.billing.records import Costs
+from roadworthy.billing.store import corrections, disputes, recheck
 from roadworthy.billing.store.disputes import Choice
 from roadworthy.billing.tables import balances, entries, usage
 from roadworthy.billing.tables import disputes as dispute_rows
@@ -246,6 +247,35 @@ async def test_a_disputed_request_that_was_never_charged_is_charged_when_it_is_r
         assert await disputes.listed(connection, resolved=True, provider="other") == []
         (entry,) = await disputes.entries_of(connection, found["b"].usage_id)
     assert (entry.kind, entry.amount_nano_usd) == ("charge", GREATEST)
+
+
+async def test_a_claim_equal_to_the_charge_that_a_person_corrected_opens_no_dispute(database):
+    """Invariant 9: what stands beside the claim was judged by whoever corrected it."""
+    ids = await settle(database, {"a": 138_225})
+    await correct(database, ids["a"], 0, "refund")
+    assert not await changed(database, ids["a"], 138_225)
+    assert await rows(database, dispute_rows) == []
+    assert (await rows(database, usage))[0]["state"] == "settled"
+    await correct(database, ids["a"], 5)
+    assert not await changed(database, ids["a"], 138_225)
+    assert await changed(database, ids["a"], 138_226)
+    (found,) = await rows(database, dispute_rows)
+    assert (found["claimed"], found["posted_nano_usd"]) == ("138226", 5)
+
+
+async def test_two_that_find_the_same_costs_changed_do_not_wait_for_each_other(database):
+    """Invariant 9, and no deadlock: the collector's sample comes in any order, an operator's by time."""
+    ids = await settle(database, {f"r{n:03}": 5 for n in range(400)})
+    asked = [recheck.Posted(number, request_id, 5) for request_id, number in ids.items()]
+    told = Costs(posted=dict.fromkeys(ids, 6))
+
+    async def compared(order):
+        async with database.writing() as connection:
+            return await recheck.compare(connection, "acme", order, told, await database.now_us(connection))
+
+    seen = await asyncio.gather(compared(asked), compared(asked[::-1]))
+    assert sorted(each.changed for each in seen) == [0, 400]
+    assert len(await rows(database, dispute_rows)) == 400
 
 
 REFUSED = {
