@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import sqlite3
@@ -14,7 +15,7 @@ from costs import URL, CostProvider, register, reply, served, take_in
 
 from roadworthy.billing.schedule import DAY_US, SECOND_US, Policy
 from roadworthy.billing.store import batches as batch_store
-from roadworthy.billing.store import endpoints
+from roadworthy.billing.store import endpoints, turns
 from roadworthy.billing.store.disputes import Choice, resolve
 from roadworthy.billing.tables import balances, batches, cost_endpoints, disputes, entries, usage
 from roadworthy.database import Database, DatabaseUnavailableError
@@ -552,6 +553,29 @@ async def test_only_the_wanted_providers_are_asked_and_force_makes_them_due(data
     assert await collector.once() == []
     await collector.force()
     assert [came.provider for came in await collector.once()] == ["acme"]
+
+
+async def test_force_makes_a_backlog_due_some_at_a_time(database, monkeypatch):
+    """Writers get their turn between: each transaction changes `MEND_AT_ONCE` rows at most."""
+    await register(database)
+    await ids(database, 10)
+    provider = CostProvider()
+    await turn(database, provider, NO_RECHECK)
+    monkeypatch.setattr(turns, "MEND_AT_ONCE", 4)
+    due = []
+    writing = database.writing
+
+    @contextlib.asynccontextmanager
+    async def counted():
+        async with writing() as connection:
+            yield connection
+            now_us = await database.now_us(connection)
+            query = sa.select(sa.func.count()).select_from(usage).where(usage.c.next_ask_us <= now_us)
+            due.append((await connection.execute(query)).scalar_one())
+
+    monkeypatch.setattr(database, "writing", counted)
+    await collector_on(database, provider).force()
+    assert due == [4, 8, 10]
 
 
 # Keys and addresses
