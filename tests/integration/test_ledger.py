@@ -306,6 +306,13 @@ REFUSED = {
     "a gift to one who paid nothing": "INSERT INTO entries (usage_id, kind, debit_account, credit_account, "
     "amount_nano_usd, posted_at_us, reason, author) SELECT id, 'correction', 'provider:acme', 'payer:org:paying', 1, "
     "1, 'r', 'a' FROM usage WHERE request_id = 'waiting'",
+    "noted as settled": "INSERT INTO usage (provider, request_id, served_at_us, received_at_us, payer, model, task, "
+    "status, source, state, asks, next_ask_us, alone, cost_nano_usd, settled_at_us) SELECT provider, 'new', 1, 1, "
+    "payer, model, task, 200, 'x', 'settled', 0, 0, alone, 5, 1 FROM usage WHERE request_id = 'a'",
+    "noted as disputed": "INSERT INTO usage (provider, request_id, served_at_us, received_at_us, payer, model, task, "
+    "status, source, state, asks, next_ask_us, alone) SELECT provider, 'new', 1, 1, payer, model, task, 200, 'x', "
+    "'disputed', 0, 0, alone FROM usage WHERE request_id = 'a'",
+    "a request removed": "DELETE FROM usage WHERE request_id = 'waiting'",
     "settled without a charge": "UPDATE usage SET state = 'settled', cost_nano_usd = 1, settled_at_us = 1 "
     "WHERE request_id = 'waiting'",
     "settled without a cost": "UPDATE usage SET cost_nano_usd = NULL, settled_at_us = NULL WHERE request_id = 'a'",
