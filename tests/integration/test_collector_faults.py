@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from collecting import KILLED_AT, Clocked, assert_sound, collect_and_die, collector_on, rows, states, tally, turn
 from costs import URL, CostProvider, register, reply, served, take_in
 
+from roadworthy.billing.recheck import recheck
 from roadworthy.billing.schedule import DAY_US, SECOND_US, Policy
 from roadworthy.billing.store import batches as batch_store
 from roadworthy.billing.store import endpoints, turns
@@ -794,6 +795,81 @@ async def test_a_changed_cost_is_a_dispute_and_the_entry_stays(database):
     assert (await rows(database, entries))[: len(before)] == before
     assert (await rows(database, batches))[-1]["outcome"] == "rechecked"
     await assert_sound(database)
+
+
+# An operator's recheck
+
+
+async def rechecking(database, provider, since_us=0):
+    """What came of rechecking all since then, the pauses taken, and the sizes of the questions."""
+    async with database.reading() as connection:
+        at = await endpoints.find(connection, "acme")
+    provider.asked.clear()
+    paused = []
+
+    async def wait(seconds):
+        paused.append(seconds)
+
+    policy = Policy(backoff_s=30)
+    outcome = await recheck(
+        database, Sealer(None), provider, policy, at, since_us=since_us, wait=wait, jitter=random.Random(1)
+    )
+    return outcome, paused, [len(asked) for asked in provider.asked]
+
+
+@pytest.fixture
+async def settled_ten(database):
+    """Ten settled requests, served a second apart from 1000 s on, of a provider that tells other costs now."""
+    await register(database)
+    await take_in(database, *(served(f"r{n}", served_at_us=(1000 + n) * SECOND_US) for n in range(10)))
+    provider = CostProvider(dict.fromkeys((f"r{n}" for n in range(10)), 5))
+    await turn(database, provider, NO_RECHECK)
+    async with database.writing() as connection:
+        await connection.execute(cost_endpoints.update().values(batch_limit=4))
+    provider.costs = dict.fromkeys(provider.costs, 6)
+    return provider
+
+
+async def test_a_recheck_asks_for_fewer_where_a_question_is_too_large_or_takes_too_long(database, settled_ten):
+    provider = settled_ten
+    provider.always = lambda asked: provider.told(asked) if len(asked) <= 1 else reply({}, 413)
+    outcome, paused, sizes = await rechecking(database, provider)
+    assert (outcome.seen.changed, outcome.trouble, outcome.go_on_us, paused) == (10, None, None, [])
+    assert sizes == [4, 2] + [1] * 10
+
+
+async def test_a_recheck_bears_some_refusals_with_growing_pauses(database, settled_ten):
+    provider = settled_ten
+    busy = reply({}, 503)
+    provider.answers = [provider.told, busy, reply({}, 429, Retry_After="300"), busy, provider.told, busy]
+    outcome, paused, sizes = await rechecking(database, provider)
+    assert (outcome.seen.changed, outcome.trouble, sizes) == (10, None, [4, 4, 4, 4, 4, 2, 2])
+    assert 15 <= paused[0] <= 45
+    assert paused[1] == 300
+    assert 60 <= paused[2] <= 180
+    assert 15 <= paused[3] <= 45, "an answer makes them short again"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "questions"),
+    [
+        (reply({}, 503), 5),
+        (reply({}, 401), 1),
+        (reply({}, 400), 1),
+        (reply({}, 429, Retry_After="99999"), 1),
+        (reply(b"not json"), 5),
+    ],
+    ids=["503", "401", "400", "429 for a day", "unreadable"],
+)
+async def test_a_recheck_that_gives_up_says_where_to_go_on(database, settled_ten, refusal, questions):
+    provider = settled_ten
+    provider.answers = [provider.told, *[refusal] * questions]
+    outcome, paused, sizes = await rechecking(database, provider)
+    assert (outcome.seen.changed, len(sizes), len(paused)) == (4, 1 + questions, questions - 1)
+    assert outcome.trouble is not None
+    assert outcome.go_on_us == 1003 * SECOND_US
+    outcome, _, _ = await rechecking(database, provider, outcome.go_on_us)
+    assert (outcome.seen.changed, outcome.trouble) == (6, None)
 
 
 async def test_a_claim_that_was_judged_is_not_disputed_again(database):
