@@ -346,10 +346,10 @@ async def two_months(database):
         await charged(connection, 1, 12_345_678_901, posted_at_us=IN_OCTOBER_US, **acme)
         await charged(connection, 2, GREATEST, posted_at_us=IN_OCTOBER_US, **{**acme, "model": "=cmd()"})
         await charged(connection, 3, GREATEST, posted_at_us=IN_OCTOBER_US, **{**acme, "model": "=cmd()"})
+        await corrections.correct(connection, 1, 12_345_678_900, "x", "ada", now_us=IN_OCTOBER_US + 1)
         await charged(connection, 4, 40, posted_at_us=IN_NOVEMBER_US, **acme)
         await charged(connection, 5, 7, posted_at_us=IN_NOVEMBER_US, **{**acme, "served_at_us": IN_NOVEMBER_US})
         await charged(connection, 6, 999, posted_at_us=IN_OCTOBER_US, payer="org:else")
-        await corrections.correct(connection, 1, 12_345_678_900, "x", "ada", now_us=IN_OCTOBER_US + 1)
         await dispute(connection, 3, 5, IN_OCTOBER_US + 2)
 
 

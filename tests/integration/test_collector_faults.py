@@ -13,10 +13,13 @@ import sqlalchemy as sa
 from collecting import KILLED_AT, Clocked, assert_sound, collect_and_die, collector_on, rows, states, tally, turn
 from costs import URL, CostProvider, register, reply, served, take_in
 
+from roadworthy.billing.dates import Month
 from roadworthy.billing.recheck import recheck
 from roadworthy.billing.schedule import DAY_US, SECOND_US, Policy
+from roadworthy.billing.statement import statement
 from roadworthy.billing.store import batches as batch_store
 from roadworthy.billing.store import endpoints, turns
+from roadworthy.billing.store.corrections import correct
 from roadworthy.billing.store.disputes import Choice, resolve
 from roadworthy.billing.tables import balances, batches, cost_endpoints, disputes, entries, usage
 from roadworthy.database import Database, DatabaseUnavailableError
@@ -795,6 +798,44 @@ async def test_a_changed_cost_is_a_dispute_and_the_entry_stays(database):
     assert (await rows(database, entries))[: len(before)] == before
     assert (await rows(database, batches))[-1]["outcome"] == "rechecked"
     await assert_sound(database)
+
+
+async def test_nothing_is_posted_into_a_month_that_is_over_when_the_clock_jumps_back(database):
+    """A day back and forth over a month's end, a charge and a correction each time."""
+    await register(database)
+    november, december = Month(2026, 11), Month(2026, 12)
+    async with database.reading() as connection:
+        real_us = await database.now_us(connection)
+    right_us = december.from_day * DAY_US + DAY_US // 2 - real_us
+    provider = CostProvider(dict.fromkeys("abc", 100))
+
+    async def charge_and_correct(id):
+        await take_in(database, served(id, served_at_us=november.from_day * DAY_US))
+        await collector_on(database, provider).force()
+        await turn(database, provider, NO_RECHECK)
+        request = next(row for row in await rows(database, usage) if row["request_id"] == id)
+        async with database.writing() as connection:
+            now_us = await database.now_us(connection)
+            await correct(connection, request["id"], 40, "x", "y", now_us=now_us)
+
+    async def amounts():
+        async with database.reading() as connection:
+            now_us = await database.now_us(connection)
+            made = [await statement(connection, "org:paying", each, now_us=now_us) for each in (november, december)]
+        return [(each.closed, each.amount_nano_usd) for each in made]
+
+    database.shift_us = right_us
+    await charge_and_correct("a")
+    assert await amounts() == [(True, 0), (False, 40)]
+    database.shift_us = right_us - DAY_US
+    await charge_and_correct("b")
+    database.shift_us = right_us
+    assert await amounts() == [(True, 0), (False, 80)]
+    await charge_and_correct("c")
+    assert await amounts() == [(True, 0), (False, 120)]
+    times = [row["posted_at_us"] for row in await rows(database, entries)]
+    assert times == sorted(times)
+    assert len(times) == 6
 
 
 # An operator's recheck
