@@ -135,9 +135,15 @@ class Collector:
         return [came[provider] for provider in sorted(came)]
 
     async def force(self) -> None:
-        """Make whatever is pending due at once. Raises `DatabaseUnavailableError`."""
-        async with self._database.writing() as connection:
-            await turns.bring_forward(connection, await self._database.now_us(connection), self.only)
+        """Make whatever is pending due at once, some at a time. Raises `DatabaseUnavailableError`."""
+        async with self._database.reading() as connection:
+            now_us = await self._database.now_us(connection)
+            providers = await turns.asked_providers(connection, self.only)
+        for provider in providers:
+            moved = turns.MEND_AT_ONCE
+            while moved >= turns.MEND_AT_ONCE:
+                async with self._database.writing() as connection:
+                    moved = await turns.bring_forward(connection, provider, now_us)
 
     async def mend(self) -> None:
         """Make due what a clock that has jumped back since had put off. Raises `DatabaseUnavailableError`."""

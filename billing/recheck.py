@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from roadworthy.billing.question import asker
 from roadworthy.billing.records import Costs, Refusal, Trouble
-from roadworthy.billing.schedule import Policy
+from roadworthy.billing.schedule import SECOND_US, Policy, back_off_us
 from roadworthy.billing.store import batches, endpoints
 from roadworthy.billing.store import recheck as store
 from roadworthy.billing.store.endpoints import CostEndpoint
@@ -15,13 +18,24 @@ from roadworthy.database import Database
 from roadworthy.http.message import Transport
 from roadworthy.sealing import Sealer
 
+TRIES = 5
+"""So many refusals in a row are borne, but for those that ask for fewer ids."""
+RETRY_AFTER_MOST_S = 600.0
+"""A provider that wants to be left alone for longer is: a person can go on another time."""
+_LASTING = {Trouble.REFUSED_KEY, Trouble.CLIENT_ERROR, Trouble.OURS}
+"""Asking the same again brings the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of it. `trouble` is why it ended before the end, if it did."""
+    """What came of it. `trouble` is why it ended before the end, if it did.
+
+    What was served before `go_on_us` (microseconds since 1970 UTC) was asked for by then; from there it can go on.
+    """
 
     seen: Rechecked
     trouble: Refusal | None = None
+    go_on_us: int | None = None
 
 
 async def recheck(
@@ -32,17 +46,22 @@ async def recheck(
     at: CostEndpoint,
     *,
     since_us: int,
+    wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    told: Callable[[str], None] | None = None,
+    jitter: random.Random | None = None,
 ) -> Outcome:
     """Ask for the costs of all that was served since then and is settled; what changed is disputed.
 
+    Where the provider finds a question too large, or does not answer it in time, half as many ids are asked for; of
+    other refusals that may pass, `TRIES` in a row are borne, with pauses of `wait` (seconds), each `told`.
     Takes no turn: collectors go on meanwhile, and nothing but disputes is written. Raises `SealingError`,
     `DatabaseUnavailableError`.
     """
     ask = asker(sealer, transport, policy, at)
-    seen, after = Rechecked(), (since_us, 0)
+    seen, after, most, failures = Rechecked(), (since_us, 0), at.batch_limit, 0
     while True:
         async with database.reading() as connection:
-            some, after = await store.page(connection, at.provider, since_us, after, at.batch_limit)
+            some, end = await store.page(connection, at.provider, since_us, after, most)
         if not some:
             return Outcome(seen)
         question = ask(some)
@@ -51,11 +70,21 @@ async def recheck(
             now_us = await database.now_us(connection)
             there = await endpoints.find(connection, at.provider)
             if there is None or (there.url, there.updated_at_us) != (at.url, at.updated_at_us):
-                return Outcome(seen, Refusal(Trouble.OURS, "its cost endpoint was changed meanwhile; start again"))
+                changed = Refusal(Trouble.OURS, "its cost endpoint was changed meanwhile; start again")
+                return Outcome(seen, changed, after[0])
             here = Rechecked()
             if isinstance(found, Costs):
                 here = await store.compare(connection, at.provider, some, found, now_us)
             await batches.note_recheck(connection, at.provider, now_us, found=found, question=question, seen=here)
-        if isinstance(found, Refusal):
-            return Outcome(seen, found)
-        seen += here
+        if not isinstance(found, Refusal):
+            seen, after, failures = seen + here, end, 0
+        elif len(some) > 1 and (found.too_much or found.trouble is Trouble.TIMEOUT):
+            most = len(some) // 2
+        else:
+            failures += 1
+            if failures >= TRIES or found.trouble in _LASTING or found.retry_after_s > RETRY_AFTER_MOST_S:
+                return Outcome(seen, found, after[0])
+            pause_s = back_off_us(policy, failures, found.retry_after_s, jitter or random.Random()) / SECOND_US  # noqa: S311  spreads load, hides nothing
+            if told is not None:
+                told(f"{found.detail}; asked again in {pause_s:.0f} s")
+            await wait(pause_s)

@@ -2,7 +2,8 @@
 
 A statement holds the entries that were *posted* in its month. So a month that is over never changes: what comes
 late, and what is corrected later, stands in the statement of the month it was posted in, set apart, as credit notes
-are. What is still pending or disputed when the statement is made is named beside it, and is in no sum.
+are. A clock that jumps back does not open it again where anything was posted since its end (`ledger.posting_us`).
+What is still pending or disputed when the statement is made is named beside it, and is in no sum.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ usage = sa.Table(
 `unbilled` are failed requests: the hub asks for the costs of answered ones alone. `first_missing_us` is when
 the provider first answered without the id; time in which it did not answer at all expires nothing. `alone`:
 batches with this id failed, and the id by itself did, too. `cost_nano_usd` is what the ledger's entries for it come
-to, and `settled_at_us` when its charge was posted. Who asked a provider for what, and when, never changes."""
+to, and `settled_at_us` when its charge was posted. Who asked a provider for what, and when, never changes; a row is
+noted before it is charged or disputed, and none is removed."""
 
 entries = sa.Table(
     "entries",

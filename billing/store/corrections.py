@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy.billing.records import MAX_COST_NANO_USD, State
 from roadworthy.billing.schedule import DAY_US
-from roadworthy.billing.store.ledger import Change, add_to_balances, payer_account, provider_account
+from roadworthy.billing.store.ledger import Change, add_to_balances, payer_account, posting_us, provider_account
 from roadworthy.billing.tables import MAX_AUTHOR_LENGTH, MAX_REASON_LENGTH, cost_endpoints, entries, usage
 from roadworthy.errors import UsageError
 
@@ -76,6 +76,7 @@ async def post(
     """
     before = held.cost_nano_usd
     change = to_nano_usd - (before or 0)
+    at_us = await posting_us(connection, now_us)
     if before is None or change:
         accounts = [payer_account(held.payer), provider_account(held.provider)]
         debit, credit = accounts if change >= 0 else reversed(accounts)
@@ -87,14 +88,14 @@ async def post(
                 debit_account=debit,
                 credit_account=credit,
                 amount_nano_usd=abs(change),
-                posted_at_us=now_us,
+                posted_at_us=at_us,
                 reason=reason,
                 author=author,
             )
         )
     values = {"state": State.SETTLED.value, "cost_nano_usd": to_nano_usd, "problem": None}
     if before is None:
-        values["settled_at_us"] = now_us
+        values["settled_at_us"] = at_us
     await connection.execute(usage.update().where(usage.c.id == held.id).values(**values))
     await add_to_balances(
         connection,

@@ -16,7 +16,7 @@ from roadworthy.billing.records import Costs, State
 from roadworthy.billing.schedule import DAY_US, SECOND_US, Policy, ask_again_us
 from roadworthy.billing.store import bulk
 from roadworthy.billing.store.turns import Asked
-from roadworthy.billing.tables import balances, disputes
+from roadworthy.billing.tables import balances, disputes, entries
 from roadworthy.database import insert_of
 from roadworthy.errors import RoadworthyError
 
@@ -82,6 +82,16 @@ def provider_account(provider: str) -> str:
     return f"provider:{provider}"
 
 
+async def posting_us(connection: AsyncConnection, now_us: int) -> int:
+    """When an entry is posted that is written now: never before the newest one, though the clock jumped back since.
+
+    So no entry falls into a month that was over for one that stands in the ledger already. Those that several
+    providers' transactions post at the same time may differ by as long as these take.
+    """
+    newest = sa.select(entries.c.posted_at_us).order_by(entries.c.id.desc()).limit(1)
+    return max(now_us, (await connection.execute(newest)).scalar_one_or_none() or 0)
+
+
 async def settle(
     connection: AsyncConnection,
     provider: str,
@@ -116,7 +126,7 @@ async def _charge(connection: AsyncConnection, provider: str, posted: Sequence[t
         return
     amounts = [cost for _, cost in posted]
     ids = [one.id for one, _ in posted]
-    now = [now_us] * len(posted)
+    now = [await posting_us(connection, now_us)] * len(posted)
     accounts = [payer_account(one.payer) for one, _ in posted]
     await bulk.run(
         connection, _CHARGE, _CHARGE_ARRAYS, ids, accounts, [provider_account(provider)] * len(posted), amounts, now

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy.billing.records import Costs, Reason, State
 from roadworthy.billing.store.ledger import storable
-from roadworthy.billing.tables import disputes, usage
+from roadworthy.billing.tables import disputes, entries, usage
 from roadworthy.database import batched
 
 _PLACES = 10
@@ -100,7 +100,8 @@ async def compare(
 ) -> Rechecked:
     """Dispute the costs that are told to be others than those that were posted (invariant 9). Entries stay.
 
-    What a person has judged already, the same claim for the same request, is not opened again.
+    What a person has judged already is not opened again: the same claim for the same request, and the original charge
+    of a request whose cost a person has corrected since.
     """
     claims = {one.id: claim for one in asked if (claim := _claim(one, costs)) is not None}
     same = sum(1 for one in asked if costs.posted.get(one.request_id) == one.cost_nano_usd)
@@ -109,8 +110,13 @@ async def compare(
     for some in batched(claims):
         query = sa.select(disputes.c.usage_id, disputes.c.claimed).where(disputes.c.usage_id.in_(some))
         known |= {(row.usage_id, row.claimed) for row in await connection.execute(query)}
+        charged = sa.select(entries.c.usage_id, entries.c.amount_nano_usd).where(
+            entries.c.usage_id.in_(some), sa.text("kind = 'charge'")
+        )
+        known |= {(row.usage_id, str(row.amount_nano_usd)) for row in await connection.execute(charged)}
     opened: list[dict[str, Any]] = []
-    for one in asked:
+    # In one order for all: two that dispute the same requests must not wait for each other.
+    for one in sorted(asked, key=lambda one: one.id):
         claim = claims.get(one.id)
         if claim is None or (one.id, claim) in known:
             continue

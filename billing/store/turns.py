@@ -189,20 +189,27 @@ async def postpone(connection: AsyncConnection, usage_id: int, next_ask_us: int,
     )
 
 
-async def bring_forward(connection: AsyncConnection, now_us: int, only: Collection[str] | None) -> None:
-    """Whatever is pending is due now, and so are its providers, but for those that are suspended."""
+async def asked_providers(connection: AsyncConnection, only: Collection[str] | None) -> list[str]:
+    """The providers that are asked for costs, of those wanted: all but the suspended ones."""
     query = sa.select(cost_endpoints.c.provider).where(cost_endpoints.c.paused_at_us.is_(None))
     if only is not None:
         query = query.where(cost_endpoints.c.provider.in_(list(only)))
-    for provider in (await connection.execute(query)).scalars().all():
-        await connection.execute(
-            cost_endpoints.update().where(cost_endpoints.c.provider == provider).values(next_turn_us=now_us)
-        )
-        await connection.execute(
-            usage.update()
-            .where(usage.c.provider == provider, PENDING, usage.c.next_ask_us > now_us)
-            .values(next_ask_us=now_us)
-        )
+    return list((await connection.execute(query.order_by(cost_endpoints.c.provider))).scalars())
+
+
+async def bring_forward(connection: AsyncConnection, provider: str, now_us: int) -> int:
+    """The provider is due now, and so are some of its pending ids; how many, at most `MEND_AT_ONCE`.
+
+    One that was suspended meanwhile is left as it is. Nobody settles for the provider until the transaction ends.
+    """
+    due = (
+        cost_endpoints.update()
+        .where(cost_endpoints.c.provider == provider, cost_endpoints.c.paused_at_us.is_(None))
+        .values(next_turn_us=now_us)
+    )
+    if (await connection.execute(due)).rowcount == 0:
+        return 0
+    return await _make_due(connection, provider, now_us, now_us)
 
 
 async def postponed_by_a_wrong_clock(connection: AsyncConnection, now_us: int, most_us: int) -> list[str]:
@@ -217,10 +224,14 @@ async def postponed_by_a_wrong_clock(connection: AsyncConnection, now_us: int, m
 
 async def mend(connection: AsyncConnection, provider: str, now_us: int, most_us: int) -> int:
     """Make some of those ids due now; how many, at most `MEND_AT_ONCE`."""
-    wrong = (
+    return await _make_due(connection, provider, now_us, now_us + most_us)
+
+
+async def _make_due(connection: AsyncConnection, provider: str, now_us: int, later_than_us: int) -> int:
+    later = (
         sa.select(usage.c.id)
-        .where(usage.c.provider == provider, PENDING, usage.c.next_ask_us > now_us + most_us)
+        .where(usage.c.provider == provider, PENDING, usage.c.next_ask_us > later_than_us)
         .limit(MEND_AT_ONCE)
     )
-    done = await connection.execute(usage.update().where(usage.c.id.in_(wrong)).values(next_ask_us=now_us))
+    done = await connection.execute(usage.update().where(usage.c.id.in_(later)).values(next_ask_us=now_us))
     return done.rowcount

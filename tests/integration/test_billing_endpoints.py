@@ -23,6 +23,8 @@ from roadworthy.billing.metrics import BillingMetrics
 from roadworthy.billing.schedule import DAY_US, Policy
 from roadworthy.billing.service import Billing
 from roadworthy.billing.settings import BillingSettings
+from roadworthy.billing.store import disputes as disputes_store
+from roadworthy.billing.store.disputes import Choice
 from roadworthy.billing.tables import batches, cost_endpoints, disputes, usage
 from roadworthy.cli.app import app
 from roadworthy.database import Database
@@ -154,6 +156,10 @@ async def test_collect_once_tells_what_came_of_it(operator):
     assert (code, row["changed"]) == (1, 1)
     (dispute,) = await rows(database, disputes)
     assert (dispute["reason"], dispute["claimed"], dispute["posted_nano_usd"]) == ("changed", "6", 5)
+    async with database.writing() as connection:
+        await disputes_store.resolve(connection, dispute["id"], Choice.POSTED, "no", "ada", now_us=now_us)
+    code, (row,) = await collected(b"{}", "recheck", "--provider", "acme", "--since", "2026-01-01", status="401 No")
+    assert (code, row["trouble"], row["go_on_since"]) == (3, "HTTP 401: the key is refused", "2026-01-01T00:00:00Z")
     (shown,) = json.loads((await asyncio.to_thread(run, "status", "--json")).stdout)
     assert (shown["pending"], shown["settled"], shown["missing"], shown["failures"]) == (2, 1, 1, 0)
     assert shown["trouble"].endswith("HTTP 503")

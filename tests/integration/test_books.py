@@ -29,7 +29,9 @@ from roadworthy.billing.schedule import DAY_US
 from roadworthy.billing.statement import statement
 from roadworthy.billing.store import corrections
 from roadworthy.billing.tables import balances as balance_rows
+from roadworthy.billing.tables import disputes as dispute_rows
 from roadworthy.billing.tables import entries
+from roadworthy.billing.tables import prices as price_rows
 from roadworthy.billing.tables import usage as usage_rows
 from roadworthy.cli.billing_commands import app
 from roadworthy.database import Database
@@ -57,7 +59,7 @@ async def charged(connection, id, amount, *, posted_at_us=1, **more):
         usage_rows.insert().values(
             received_at_us=request.served_at_us,
             source="test",
-            state="disputed",
+            state="pending",
             asks=1,
             next_ask_us=0,
             alone=False,
@@ -310,6 +312,25 @@ async def broken_for_now(database, statements, _path):
 
 
 @pytest.mark.anyio
+async def test_verifying_knows_every_trigger_of_billing(database, dialect):
+    """One that is not listed could be dropped unseen."""
+    query = {
+        "sqlite": "SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'",
+        "postgresql": "SELECT tgname, tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal",
+    }[dialect]
+    tables = {table.name for table in (entries, usage_rows, dispute_rows, price_rows)}
+    async with database.reading() as connection:
+        triggers = [tuple(row) for row in await connection.exec_driver_sql(query) if row[1] in tables]
+    assert {table for _, table in triggers} == tables
+    async with database.writing() as connection:
+        for name, table in triggers:
+            await connection.exec_driver_sql(f"DROP TRIGGER {name}" + (f" ON {table}" if dialect != "sqlite" else ""))
+        problems = [one async for one in verify.problems(connection, verify.Books())]
+        await connection.rollback()
+    assert {one.where for one in problems if one.kind is verify.Kind.GUARD} == {name for name, _ in triggers}
+
+
+@pytest.mark.anyio
 async def test_verifying_goes_through_many_pages(database, monkeypatch):
     monkeypatch.setattr(verify, "PAGE_ROWS", 2)
     await books_of_five(database)
@@ -325,10 +346,10 @@ async def two_months(database):
         await charged(connection, 1, 12_345_678_901, posted_at_us=IN_OCTOBER_US, **acme)
         await charged(connection, 2, GREATEST, posted_at_us=IN_OCTOBER_US, **{**acme, "model": "=cmd()"})
         await charged(connection, 3, GREATEST, posted_at_us=IN_OCTOBER_US, **{**acme, "model": "=cmd()"})
+        await corrections.correct(connection, 1, 12_345_678_900, "x", "ada", now_us=IN_OCTOBER_US + 1)
         await charged(connection, 4, 40, posted_at_us=IN_NOVEMBER_US, **acme)
         await charged(connection, 5, 7, posted_at_us=IN_NOVEMBER_US, **{**acme, "served_at_us": IN_NOVEMBER_US})
         await charged(connection, 6, 999, posted_at_us=IN_OCTOBER_US, payer="org:else")
-        await corrections.correct(connection, 1, 12_345_678_900, "x", "ada", now_us=IN_OCTOBER_US + 1)
         await dispute(connection, 3, 5, IN_OCTOBER_US + 2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import sqlite3
@@ -12,9 +13,13 @@ import sqlalchemy as sa
 from collecting import KILLED_AT, Clocked, assert_sound, collect_and_die, collector_on, rows, states, tally, turn
 from costs import URL, CostProvider, register, reply, served, take_in
 
+from roadworthy.billing.dates import Month
+from roadworthy.billing.recheck import recheck
 from roadworthy.billing.schedule import DAY_US, SECOND_US, Policy
+from roadworthy.billing.statement import statement
 from roadworthy.billing.store import batches as batch_store
-from roadworthy.billing.store import endpoints
+from roadworthy.billing.store import endpoints, turns
+from roadworthy.billing.store.corrections import correct
 from roadworthy.billing.store.disputes import Choice, resolve
 from roadworthy.billing.tables import balances, batches, cost_endpoints, disputes, entries, usage
 from roadworthy.database import Database, DatabaseUnavailableError
@@ -554,6 +559,29 @@ async def test_only_the_wanted_providers_are_asked_and_force_makes_them_due(data
     assert [came.provider for came in await collector.once()] == ["acme"]
 
 
+async def test_force_makes_a_backlog_due_some_at_a_time(database, monkeypatch):
+    """Writers get their turn between: each transaction changes `MEND_AT_ONCE` rows at most."""
+    await register(database)
+    await ids(database, 10)
+    provider = CostProvider()
+    await turn(database, provider, NO_RECHECK)
+    monkeypatch.setattr(turns, "MEND_AT_ONCE", 4)
+    due = []
+    writing = database.writing
+
+    @contextlib.asynccontextmanager
+    async def counted():
+        async with writing() as connection:
+            yield connection
+            now_us = await database.now_us(connection)
+            query = sa.select(sa.func.count()).select_from(usage).where(usage.c.next_ask_us <= now_us)
+            due.append((await connection.execute(query)).scalar_one())
+
+    monkeypatch.setattr(database, "writing", counted)
+    await collector_on(database, provider).force()
+    assert due == [4, 8, 10]
+
+
 # Keys and addresses
 
 
@@ -770,6 +798,119 @@ async def test_a_changed_cost_is_a_dispute_and_the_entry_stays(database):
     assert (await rows(database, entries))[: len(before)] == before
     assert (await rows(database, batches))[-1]["outcome"] == "rechecked"
     await assert_sound(database)
+
+
+async def test_nothing_is_posted_into_a_month_that_is_over_when_the_clock_jumps_back(database):
+    """A day back and forth over a month's end, a charge and a correction each time."""
+    await register(database)
+    november, december = Month(2026, 11), Month(2026, 12)
+    async with database.reading() as connection:
+        real_us = await database.now_us(connection)
+    right_us = december.from_day * DAY_US + DAY_US // 2 - real_us
+    provider = CostProvider(dict.fromkeys("abc", 100))
+
+    async def charge_and_correct(id):
+        await take_in(database, served(id, served_at_us=november.from_day * DAY_US))
+        await collector_on(database, provider).force()
+        await turn(database, provider, NO_RECHECK)
+        request = next(row for row in await rows(database, usage) if row["request_id"] == id)
+        async with database.writing() as connection:
+            now_us = await database.now_us(connection)
+            await correct(connection, request["id"], 40, "x", "y", now_us=now_us)
+
+    async def amounts():
+        async with database.reading() as connection:
+            now_us = await database.now_us(connection)
+            made = [await statement(connection, "org:paying", each, now_us=now_us) for each in (november, december)]
+        return [(each.closed, each.amount_nano_usd) for each in made]
+
+    database.shift_us = right_us
+    await charge_and_correct("a")
+    assert await amounts() == [(True, 0), (False, 40)]
+    database.shift_us = right_us - DAY_US
+    await charge_and_correct("b")
+    database.shift_us = right_us
+    assert await amounts() == [(True, 0), (False, 80)]
+    await charge_and_correct("c")
+    assert await amounts() == [(True, 0), (False, 120)]
+    times = [row["posted_at_us"] for row in await rows(database, entries)]
+    assert times == sorted(times)
+    assert len(times) == 6
+
+
+# An operator's recheck
+
+
+async def rechecking(database, provider, since_us=0):
+    """What came of rechecking all since then, the pauses taken, and the sizes of the questions."""
+    async with database.reading() as connection:
+        at = await endpoints.find(connection, "acme")
+    provider.asked.clear()
+    paused = []
+
+    async def wait(seconds):
+        paused.append(seconds)
+
+    policy = Policy(backoff_s=30)
+    outcome = await recheck(
+        database, Sealer(None), provider, policy, at, since_us=since_us, wait=wait, jitter=random.Random(1)
+    )
+    return outcome, paused, [len(asked) for asked in provider.asked]
+
+
+@pytest.fixture
+async def settled_ten(database):
+    """Ten settled requests, served a second apart from 1000 s on, of a provider that tells other costs now."""
+    await register(database)
+    await take_in(database, *(served(f"r{n}", served_at_us=(1000 + n) * SECOND_US) for n in range(10)))
+    provider = CostProvider(dict.fromkeys((f"r{n}" for n in range(10)), 5))
+    await turn(database, provider, NO_RECHECK)
+    async with database.writing() as connection:
+        await connection.execute(cost_endpoints.update().values(batch_limit=4))
+    provider.costs = dict.fromkeys(provider.costs, 6)
+    return provider
+
+
+async def test_a_recheck_asks_for_fewer_where_a_question_is_too_large_or_takes_too_long(database, settled_ten):
+    provider = settled_ten
+    provider.always = lambda asked: provider.told(asked) if len(asked) <= 1 else reply({}, 413)
+    outcome, paused, sizes = await rechecking(database, provider)
+    assert (outcome.seen.changed, outcome.trouble, outcome.go_on_us, paused) == (10, None, None, [])
+    assert sizes == [4, 2] + [1] * 10
+
+
+async def test_a_recheck_bears_some_refusals_with_growing_pauses(database, settled_ten):
+    provider = settled_ten
+    busy = reply({}, 503)
+    provider.answers = [provider.told, busy, reply({}, 429, Retry_After="300"), busy, provider.told, busy]
+    outcome, paused, sizes = await rechecking(database, provider)
+    assert (outcome.seen.changed, outcome.trouble, sizes) == (10, None, [4, 4, 4, 4, 4, 2, 2])
+    assert 15 <= paused[0] <= 45
+    assert paused[1] == 300
+    assert 60 <= paused[2] <= 180
+    assert 15 <= paused[3] <= 45, "an answer makes them short again"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "questions"),
+    [
+        (reply({}, 503), 5),
+        (reply({}, 401), 1),
+        (reply({}, 400), 1),
+        (reply({}, 429, Retry_After="99999"), 1),
+        (reply(b"not json"), 5),
+    ],
+    ids=["503", "401", "400", "429 for a day", "unreadable"],
+)
+async def test_a_recheck_that_gives_up_says_where_to_go_on(database, settled_ten, refusal, questions):
+    provider = settled_ten
+    provider.answers = [provider.told, *[refusal] * questions]
+    outcome, paused, sizes = await rechecking(database, provider)
+    assert (outcome.seen.changed, len(sizes), len(paused)) == (4, 1 + questions, questions - 1)
+    assert outcome.trouble is not None
+    assert outcome.go_on_us == 1003 * SECOND_US
+    outcome, _, _ = await rechecking(database, provider, outcome.go_on_us)
+    assert (outcome.seen.changed, outcome.trouble) == (6, None)
 
 
 async def test_a_claim_that_was_judged_is_not_disputed_again(database):

@@ -11,7 +11,8 @@ from costs import CostProvider, dispute, register, reply, served, take_in
 from sqlalchemy.exc import DBAPIError
 
 from roadworthy.billing.collector import Collector
-from roadworthy.billing.store import corrections, disputes
+from roadworthy.billing.records import Costs
+from roadworthy.billing.store import corrections, disputes, recheck
 from roadworthy.billing.store.disputes import Choice
 from roadworthy.billing.tables import balances, entries, usage
 from roadworthy.billing.tables import disputes as dispute_rows
@@ -248,6 +249,35 @@ async def test_a_disputed_request_that_was_never_charged_is_charged_when_it_is_r
     assert (entry.kind, entry.amount_nano_usd) == ("charge", GREATEST)
 
 
+async def test_a_claim_equal_to_the_charge_that_a_person_corrected_opens_no_dispute(database):
+    """Invariant 9: what stands beside the claim was judged by whoever corrected it."""
+    ids = await settle(database, {"a": 138_225})
+    await correct(database, ids["a"], 0, "refund")
+    assert not await changed(database, ids["a"], 138_225)
+    assert await rows(database, dispute_rows) == []
+    assert (await rows(database, usage))[0]["state"] == "settled"
+    await correct(database, ids["a"], 5)
+    assert not await changed(database, ids["a"], 138_225)
+    assert await changed(database, ids["a"], 138_226)
+    (found,) = await rows(database, dispute_rows)
+    assert (found["claimed"], found["posted_nano_usd"]) == ("138226", 5)
+
+
+async def test_two_that_find_the_same_costs_changed_do_not_wait_for_each_other(database):
+    """Invariant 9, and no deadlock: the collector's sample comes in any order, an operator's by time."""
+    ids = await settle(database, {f"r{n:03}": 5 for n in range(400)})
+    asked = [recheck.Posted(number, request_id, 5) for request_id, number in ids.items()]
+    told = Costs(posted=dict.fromkeys(ids, 6))
+
+    async def compared(order):
+        async with database.writing() as connection:
+            return await recheck.compare(connection, "acme", order, told, await database.now_us(connection))
+
+    seen = await asyncio.gather(compared(asked), compared(asked[::-1]))
+    assert sorted(each.changed for each in seen) == [0, 400]
+    assert len(await rows(database, dispute_rows)) == 400
+
+
 REFUSED = {
     "update an entry": "UPDATE entries SET amount_nano_usd = 1",
     "update no entry": "UPDATE entries SET amount_nano_usd = 1 WHERE id = {id}",
@@ -276,6 +306,13 @@ REFUSED = {
     "a gift to one who paid nothing": "INSERT INTO entries (usage_id, kind, debit_account, credit_account, "
     "amount_nano_usd, posted_at_us, reason, author) SELECT id, 'correction', 'provider:acme', 'payer:org:paying', 1, "
     "1, 'r', 'a' FROM usage WHERE request_id = 'waiting'",
+    "noted as settled": "INSERT INTO usage (provider, request_id, served_at_us, received_at_us, payer, model, task, "
+    "status, source, state, asks, next_ask_us, alone, cost_nano_usd, settled_at_us) SELECT provider, 'new', 1, 1, "
+    "payer, model, task, 200, 'x', 'settled', 0, 0, alone, 5, 1 FROM usage WHERE request_id = 'a'",
+    "noted as disputed": "INSERT INTO usage (provider, request_id, served_at_us, received_at_us, payer, model, task, "
+    "status, source, state, asks, next_ask_us, alone) SELECT provider, 'new', 1, 1, payer, model, task, 200, 'x', "
+    "'disputed', 0, 0, alone FROM usage WHERE request_id = 'a'",
+    "a request removed": "DELETE FROM usage WHERE request_id = 'waiting'",
     "settled without a charge": "UPDATE usage SET state = 'settled', cost_nano_usd = 1, settled_at_us = 1 "
     "WHERE request_id = 'waiting'",
     "settled without a cost": "UPDATE usage SET cost_nano_usd = NULL, settled_at_us = NULL WHERE request_id = 'a'",

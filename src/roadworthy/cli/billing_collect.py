@@ -134,7 +134,8 @@ def recheck(where: Where, provider: str, since: str, *, as_json: bool) -> NoRetu
                     raise UsageError(_paused(provider))
                 now_us = await database.now_us(connection)
             since_us = int(since_s * SECOND_US) if since_s >= 0 else now_us + int(since_s * SECOND_US)
-            return await ask_again(database, _sealer(settings), transport, policy, found, since_us=since_us)
+            sealer = _sealer(settings)
+            return await ask_again(database, sealer, transport, policy, found, since_us=since_us, told=_say)
         finally:
             await transport.aclose()
             guard.close()
@@ -146,10 +147,13 @@ def recheck(where: Where, provider: str, since: str, *, as_json: bool) -> NoRetu
         "changed": outcome.seen.changed,
         "untold": outcome.seen.untold,
         "trouble": outcome.trouble.detail if outcome.trouble is not None else None,
+        "go_on_since": iso(outcome.go_on_us),
     }
     show([row], ("provider", "same", "changed", "untold"), as_json=as_json, nothing="")
     if not as_json:
         _tell_troubles([(provider, row["trouble"])])
+    if outcome.go_on_us is not None:
+        _say(f"to go on: roadworthy billing recheck --provider {provider} --since {iso(outcome.go_on_us)}")
     sys.exit(3 if outcome.trouble is not None else 1 if outcome.seen.changed else 0)
 
 

@@ -57,7 +57,8 @@ def recheck(
 ) -> None:
     """Ask for settled costs again. One that is another now is disputed; what was charged stays until it is judged.
 
-    The exit code is 0, 1 if a cost changed, 3 if the provider could not be asked.
+    The exit code is 0, 1 if a cost changed, 3 if the provider could not be asked to the end; then it says from which
+    time to go on.
     """
     from roadworthy.cli import billing_collect
 

@@ -252,11 +252,13 @@ def downgrade() -> None:
     op.drop_table("balances")
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP FUNCTION billing_is_append_only")
+        op.execute("DROP FUNCTION billing_rows_are_kept")
         for name, *_ in _RULES:
             op.execute(f"DROP FUNCTION {name}")
 
 
 _SAYING = {"entries": "the ledger is append-only", "prices": "prices are append-only"}
+_KEPT = ("disputes", "usage")
 # REPLACE removes a row without asking the trigger of DELETE.
 _SAME = {
     "entries": "id = NEW.id OR (usage_id = NEW.usage_id AND kind = 'charge' AND NEW.kind = 'charge')",
@@ -274,6 +276,13 @@ _RULES = (  # name, when, table, condition, what is said; row by row, and the sa
             "COALESCE((SELECT cost_nano_usd FROM usage WHERE usage.id = NEW.usage_id), -1)"
         ),
         "a correction gives back no more than was paid",
+    ),
+    (
+        "usage_begins_uncharged",
+        "BEFORE INSERT",
+        "usage",
+        "NEW.state IN ('settled', 'disputed') OR NEW.cost_nano_usd IS NOT NULL",
+        "a request is noted before it is charged or disputed",
     ),
     (
         "usage_settled_has_its_charge",
@@ -324,10 +333,9 @@ _GUARDS = {
         for table, same in _SAME.items()
     ]
     + [
-        (
-            "CREATE TRIGGER disputes_no_delete BEFORE DELETE ON disputes "
-            "BEGIN SELECT RAISE(ABORT, 'disputes are never removed'); END"
-        )
+        f"CREATE TRIGGER {table}_no_delete BEFORE DELETE ON {table} "
+        f"BEGIN SELECT RAISE(ABORT, 'rows of {table} are never removed'); END"
+        for table in _KEPT
     ]
     + [
         f"CREATE TRIGGER {name} {when} ON {table} WHEN {condition} BEGIN SELECT RAISE(ABORT, '{saying}'); END"
@@ -341,9 +349,12 @@ _GUARDS = {
             "FOR EACH STATEMENT EXECUTE FUNCTION billing_is_append_only()"
             for table in _SAYING
         ),
-        (
-            "CREATE TRIGGER disputes_no_delete BEFORE DELETE OR TRUNCATE ON disputes "
-            "FOR EACH STATEMENT EXECUTE FUNCTION billing_is_append_only()"
+        """CREATE FUNCTION billing_rows_are_kept() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'rows of % are never removed', TG_TABLE_NAME; END $$""",
+        *(
+            f"CREATE TRIGGER {table}_no_delete BEFORE DELETE OR TRUNCATE ON {table} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION billing_rows_are_kept()"
+            for table in _KEPT
         ),
         # The condition stands in a function, since a trigger's own may not look into tables.
         *(
