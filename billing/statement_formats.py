@@ -40,6 +40,8 @@ COLUMNS = (
     "corrected_nano_usd",
     "amount_nano_usd",
     "amount_usd",
+    "before_nano_usd",
+    "after_nano_usd",
     "posted_at",
     "reason",
 )
@@ -47,10 +49,15 @@ _NUMBERS = {"requests", "input_tokens", "cached_input_tokens", "output_tokens"}
 
 
 def rows(statement: Statement) -> list[dict[str, Any]]:
-    """The statement as one table: `served` and `late` lines, and a row for each `correction` of earlier months."""
+    """The statement as one table: `served` and `late` lines, and a row for each correction.
+
+    One of an earlier month is a `correction`. One that is `included` in its line's amount already has the amount 0
+    here, so that the column sums up to what is to be paid; by how much it changed what, `before` and `after` tell.
+    """
     found = [_line_row("served", line) for line in statement.lines]
     found += [_line_row("late", line) for line in statement.late]
-    return found + [_correction_row(one) for one in statement.corrections]
+    found += [_correction_row("correction", one) for one in statement.corrections]
+    return found + [_correction_row("included", one) for one in statement.included]
 
 
 def _line_row(section: str, line: Line) -> dict[str, Any]:
@@ -70,16 +77,19 @@ def _line_row(section: str, line: Line) -> dict[str, Any]:
     }
 
 
-def _correction_row(one: Correction) -> dict[str, Any]:
+def _correction_row(section: str, one: Correction) -> dict[str, Any]:
+    change = one.amount_nano_usd if section == "correction" else 0
     return dict.fromkeys(COLUMNS) | {
-        "section": "correction",
+        "section": section,
         "day": shown_day(one.day),
         "provider": one.provider,
         "model": one.model,
         "request_id": one.request_id,
-        "corrected_nano_usd": one.amount_nano_usd,
-        "amount_nano_usd": one.amount_nano_usd,
-        "amount_usd": usd(one.amount_nano_usd),
+        "corrected_nano_usd": change,
+        "amount_nano_usd": change,
+        "amount_usd": usd(change),
+        "before_nano_usd": one.before_nano_usd,
+        "after_nano_usd": one.after_nano_usd,
         "posted_at": shown_time(one.posted_at_us),
         "reason": one.reason,
     }
@@ -117,7 +127,8 @@ def as_json(statement: Statement) -> bytes:
         **_amount("amount", statement.amount_nano_usd),
         "served": [_camel(_line_row("served", line)) for line in statement.lines],
         "late": [_camel(_line_row("late", line)) for line in statement.late],
-        "corrections": [_camel(_correction_row(one)) for one in statement.corrections],
+        "corrections": [_correction(one) for one in statement.corrections],
+        "includedCorrections": [_correction(one) for one in statement.included],
         "notIncluded": {
             "pendingRequests": statement.pending,
             "disputedRequests": statement.uncharged_disputes,
@@ -132,12 +143,30 @@ def _amount(name: str, nano_usd: int | None) -> dict[str, Any]:
 
 
 def _camel(row: dict[str, Any]) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in row.items():
-        if name != "section" and value is not None:
-            first, *more = name.split("_")
-            found[first + "".join(part.capitalize() for part in more)] = value
+        if value is None or name in {"section", "amount_usd"}:
+            continue
+        if name.endswith("_nano_usd"):
+            found |= _amount(name.removesuffix("_nano_usd"), value)
+            continue
+        first, *more = name.split("_")
+        found[first + "".join(part.capitalize() for part in more)] = value
     return found
+
+
+def _correction(one: Correction) -> dict[str, Any]:
+    return {
+        "day": shown_day(one.day),
+        "provider": one.provider,
+        "model": one.model,
+        "requestId": one.request_id,
+        **_amount("before", one.before_nano_usd),
+        **_amount("after", one.after_nano_usd),
+        **_amount("amount", one.amount_nano_usd),
+        "postedAt": shown_time(one.posted_at_us),
+        "reason": one.reason,
+    }
 
 
 def _dispute(one: Dispute) -> dict[str, Any]:
@@ -150,6 +179,7 @@ def _dispute(one: Dispute) -> dict[str, Any]:
         "claimed": one.claimed,
         **_amount("cost", one.cost_nano_usd),
         "resolvedAt": None if one.resolved_at_us is None else shown_time(one.resolved_at_us),
+        "note": one.note,
     }
 
 
@@ -163,13 +193,27 @@ def as_table(statement: Statement) -> bytes:
             out += [*_aligned(head, [_cells(line) for line in lines], 3), ""]
     if statement.corrections:
         out += [f"Corrections of earlier months: {shown_usd(amount(statement.corrections))}"]
-        cells = [
-            [shown_day(one.day), one.provider, one.request_id, usd(one.amount_nano_usd), one.reason]
-            for one in statement.corrections
-        ]
-        out += [*_aligned(["day", "provider", "request", "amount (USD)", "reason"], cells, 9), ""]
+        out += [*_told(statement.corrections), ""]
+    if statement.included:
+        out += ["Corrected or judged this month; the amounts above include it:", *_told(statement.included), ""]
     out += notes(statement)
     return ("\n".join(out) + "\n").encode(errors="replace")
+
+
+def _told(corrections: Iterable[Correction]) -> list[str]:
+    return [
+        line
+        for one in corrections
+        for line in (
+            f"{shown_time(one.posted_at_us)}  {one.request_id} of {one.provider}, served {shown_day(one.day)}",
+            f"  {was(one)} -> {shown_usd(one.after_nano_usd)} ({shown_usd(one.amount_nano_usd)}): {one.reason}",
+        )
+    ]
+
+
+def was(one: Correction) -> str:
+    """What the request cost before."""
+    return "not charged" if one.before_nano_usd is None else shown_usd(one.before_nano_usd)
 
 
 def notes(statement: Statement) -> list[str]:
@@ -227,7 +271,7 @@ def as_html(statement: Statement) -> bytes:
 @cache
 def _environment() -> Any:
     made = environment(PACKAGE)
-    made.filters |= {"usd": usd, "shown_usd": shown_usd, "day": shown_day, "time": shown_time}
+    made.filters |= {"usd": usd, "was": was, "shown_usd": shown_usd, "day": shown_day, "time": shown_time}
     return made
 
 

@@ -104,11 +104,11 @@ async def listed(
     return [Dispute(*row) for row in await connection.execute(query.order_by(disputes.c.id).limit(most))]
 
 
-async def entries_of(connection: AsyncConnection, usage_id: int) -> list[Entry]:
-    """What the ledger holds for a request, oldest first."""
+async def entries_of(connection: AsyncConnection, *usage_ids: int) -> list[Entry]:
+    """What the ledger holds for these requests, oldest first."""
     of_kind = [
         sa.select(*(entries.c[name] for name in Entry.__dataclass_fields__)).where(
-            entries.c.usage_id == usage_id, sa.text(f"kind = '{kind}'")
+            entries.c.usage_id.in_(usage_ids), sa.text(f"kind = '{kind}'")
         )
         for kind in ("charge", "correction")  # each has an index of its own
     ]

@@ -27,7 +27,8 @@ from roadworthy.billing.dates import Month
 from roadworthy.billing.money import shown_usd, usd
 from roadworthy.billing.schedule import DAY_US
 from roadworthy.billing.statement import statement
-from roadworthy.billing.store import corrections
+from roadworthy.billing.store import corrections, disputes
+from roadworthy.billing.store.disputes import Choice
 from roadworthy.billing.tables import balances as balance_rows
 from roadworthy.billing.tables import entries
 from roadworthy.billing.tables import usage as usage_rows
@@ -332,6 +333,13 @@ async def two_months(database):
         await dispute(connection, 3, 5, IN_OCTOBER_US + 2)
 
 
+def explained(corrections):
+    return [
+        (one.request_id, one.before_nano_usd, one.after_nano_usd, one.amount_nano_usd, one.reason)
+        for one in corrections
+    ]
+
+
 @pytest.mark.anyio
 async def test_a_statement_holds_what_was_posted_in_its_month_and_a_closed_month_never_changes(database):
     await two_months(database)
@@ -352,17 +360,29 @@ async def test_a_statement_holds_what_was_posted_in_its_month_and_a_closed_month
     assert (line.charged_nano_usd, line.corrected_nano_usd) == (12_345_678_901, -1)
     assert (october.pending, october.uncharged_disputes, len(october.disputes)) == (1, 0, 1)
     assert (october.late, october.corrections) == ((), ())
+    assert explained(october.included) == [
+        ("r1", None, 12_345_678_901, 12_345_678_901, "judged"),
+        ("r2", None, GREATEST, GREATEST, "judged"),
+        ("r3", None, GREATEST, GREATEST, "judged"),
+        ("r1", 12_345_678_901, 12_345_678_900, -1, "x"),
+    ]
     await correct(database, 1, 100, IN_NOVEMBER_US)
     await correct(database, 2, GREATEST - 1, IN_NOVEMBER_US)
     await correct(database, 4, 41, IN_NOVEMBER_US)
     again = await made(OCTOBER)
     assert (again.lines, again.late, again.corrections) == (october.lines, (), ())
+    assert again.included == october.included
     november = await made(NOVEMBER)
     assert [(line.requests, line.amount_nano_usd) for line in november.lines] == [(1, 7)]
     assert [(line.requests, line.amount_nano_usd) for line in november.late] == [(1, 41)]
-    assert [(one.request_id, one.amount_nano_usd) for one in november.corrections] == [
-        ("r1", -12_345_678_800),
-        ("r2", -1),
+    assert explained(november.corrections) == [
+        ("r1", 12_345_678_900, 100, -12_345_678_800, "=wrong price"),
+        ("r2", GREATEST, GREATEST - 1, -1, "=wrong price"),
+    ]
+    assert explained(november.included) == [
+        ("r4", None, 40, 40, "judged"),
+        ("r5", None, 7, 7, "judged"),
+        ("r4", 40, 41, 1, "=wrong price"),
     ]
     async with database.reading() as connection:
         (owed,) = await balances.balance(connection, payer="org:acme")
@@ -396,6 +416,49 @@ async def test_every_format_of_a_statement_has_the_same_exact_sums(database):
             page = statement_formats.as_html(made).decode()
             assert shown_usd(total) in page
             assert "<script" not in page
+
+
+@pytest.mark.anyio
+async def test_the_payer_reads_the_reason_of_every_correction_in_every_format(database):
+    """Of the same month, of an earlier one, of a dispute; and the sums stay what they are without them."""
+    await two_months(database)
+    async with database.writing() as connection:
+        await corrections.correct(connection, 1, 700, "of the same month", "ada", now_us=IN_OCTOBER_US + 3)
+        await disputes.resolve(connection, 1, Choice.CLAIMED, "they erred", "ada", now_us=IN_OCTOBER_US + 4)
+        await corrections.correct(connection, 1, 500, "of an earlier month", "ada", now_us=IN_NOVEMBER_US)
+    async with database.reading() as connection:
+        october, november = [
+            await statement(connection, "org:acme", month, now_us=IN_NOVEMBER_US + 60 * DAY_US)
+            for month in (OCTOBER, NOVEMBER)
+        ]
+    assert october.amount_nano_usd == GREATEST + 700 + 5
+    assert november.amount_nano_usd == 40 + 7 - 200
+    for made, key, id, before, after, reason in (
+        (october, "includedCorrections", "r1", 12_345_678_900, 700, "of the same month"),
+        (october, "includedCorrections", "r3", GREATEST, 5, "they erred"),
+        (november, "corrections", "r1", 700, 500, "of an earlier month"),
+    ):
+        day = "2026-10-06" if made is october else "2026-11-06"
+        told = json.loads(statement_formats.as_json(made))
+        (one,) = (one for one in told[key] if one["reason"] == reason)
+        assert (one["requestId"], one["beforeNanoUsd"], one["afterNanoUsd"]) == (id, before, after)
+        assert (one["beforeUsd"], one["amountNanoUsd"], one["postedAt"][:10]) == (usd(before), after - before, day)
+        read = list(csv.DictReader(io.StringIO(statement_formats.as_csv(made).decode())))
+        table = pyarrow.parquet.read_table(io.BytesIO(statement_formats.as_parquet(made))).to_pylist()
+        for rows in (read, table):
+            (row,) = (row for row in rows if row["reason"] == reason)
+            assert (row["request_id"], int(row["before_nano_usd"]), int(row["after_nano_usd"])) == (id, before, after)
+            assert row["posted_at"][:10] == day
+            assert sum(int(row["amount_nano_usd"]) for row in rows) == made.amount_nano_usd
+        text = statement_formats.as_table(made).decode()
+        assert f"{day}T00:00:00Z  {id} of acme" in text
+        assert f"  {shown_usd(before)} -> {shown_usd(after)} ({shown_usd(after - before)}): {reason}\n" in text
+        page = statement_formats.as_html(made).decode()
+        (row,) = (
+            line for line in page.splitlines() if reason in line and "dispute" not in line and "Z</th>" not in line
+        )
+        for part in (day, id, shown_usd(before), shown_usd(after), usd(after - before)):
+            assert part in row
 
 
 def test_a_statement_in_parquet_without_pyarrow_says_what_to_install(monkeypatch):
