@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from roadworthy.billing.dates import shown_day, shown_time
-from roadworthy.billing.money import shown_usd, usd
+from roadworthy.billing.money import shown_claim, shown_usd, usd
 from roadworthy.billing.statement import Correction, Line, Statement, amount
 from roadworthy.billing.store.disputes import Dispute
 from roadworthy.errors import UsageError
@@ -124,7 +124,7 @@ def as_json(statement: Statement) -> bytes:
         "madeAt": shown_time(statement.made_at_us),
         "closed": statement.closed,
         "requests": statement.requests,
-        **_amount("amount", statement.amount_nano_usd),
+        **amounts("amount", statement.amount_nano_usd),
         "served": [_camel(_line_row("served", line)) for line in statement.lines],
         "late": [_camel(_line_row("late", line)) for line in statement.late],
         "corrections": [_correction(one) for one in statement.corrections],
@@ -138,7 +138,8 @@ def as_json(statement: Statement) -> bytes:
     return json.dumps(whole, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def _amount(name: str, nano_usd: int | None) -> dict[str, Any]:
+def amounts(name: str, nano_usd: int | None) -> dict[str, Any]:
+    """An amount as JSON tells it: a whole number of nano-USD, and decimal USD as text."""
     return {f"{name}NanoUsd": nano_usd, f"{name}Usd": None if nano_usd is None else usd(nano_usd)}
 
 
@@ -148,7 +149,7 @@ def _camel(row: dict[str, Any]) -> dict[str, Any]:
         if value is None or name in {"section", "amount_usd"}:
             continue
         if name.endswith("_nano_usd"):
-            found |= _amount(name.removesuffix("_nano_usd"), value)
+            found |= amounts(name.removesuffix("_nano_usd"), value)
             continue
         first, *more = name.split("_")
         found[first + "".join(part.capitalize() for part in more)] = value
@@ -161,9 +162,9 @@ def _correction(one: Correction) -> dict[str, Any]:
         "provider": one.provider,
         "model": one.model,
         "requestId": one.request_id,
-        **_amount("before", one.before_nano_usd),
-        **_amount("after", one.after_nano_usd),
-        **_amount("amount", one.amount_nano_usd),
+        **amounts("before", one.before_nano_usd),
+        **amounts("after", one.after_nano_usd),
+        **amounts("amount", one.amount_nano_usd),
         "postedAt": shown_time(one.posted_at_us),
         "reason": one.reason,
     }
@@ -177,7 +178,8 @@ def _dispute(one: Dispute) -> dict[str, Any]:
         "openedAt": shown_time(one.opened_at_us),
         "reason": one.reason,
         "claimed": one.claimed,
-        **_amount("cost", one.cost_nano_usd),
+        **amounts("claimed", one.claimed_nano_usd),
+        **amounts("cost", one.cost_nano_usd),
         "resolvedAt": None if one.resolved_at_us is None else shown_time(one.resolved_at_us),
         "note": one.note,
     }
@@ -271,7 +273,14 @@ def as_html(statement: Statement) -> bytes:
 @cache
 def _environment() -> Any:
     made = environment(PACKAGE)
-    made.filters |= {"usd": usd, "was": was, "shown_usd": shown_usd, "day": shown_day, "time": shown_time}
+    made.filters |= {
+        "usd": usd,
+        "claim": shown_claim,
+        "was": was,
+        "shown_usd": shown_usd,
+        "day": shown_day,
+        "time": shown_time,
+    }
     return made
 
 

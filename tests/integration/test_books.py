@@ -30,6 +30,7 @@ from roadworthy.billing.statement import statement
 from roadworthy.billing.store import corrections, disputes
 from roadworthy.billing.store.disputes import Choice
 from roadworthy.billing.tables import balances as balance_rows
+from roadworthy.billing.tables import disputes as dispute_rows
 from roadworthy.billing.tables import entries
 from roadworthy.billing.tables import usage as usage_rows
 from roadworthy.cli.billing_commands import app
@@ -524,6 +525,19 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+def statement_of(at):
+    return run("statement", "--payer", "org:acme", "--month", "2026-10", "--format", "json", *at).output
+
+
+def named_in(*values):
+    """Every key of JSON, however deep."""
+    for value in values:
+        if isinstance(value, dict):
+            yield from value
+        if isinstance(value, dict | list):
+            yield from named_in(*(value.values() if isinstance(value, dict) else value))
+
+
 def test_the_command_line_reads_the_ledger_and_puts_it_right(database_url, tmp_path):
     async def prepare():
         database = Database(database_url)
@@ -545,7 +559,14 @@ def test_the_command_line_reads_the_ledger_and_puts_it_right(database_url, tmp_p
     read = list(csv.DictReader(io.StringIO(run("balance", "--by", "payer", "--csv", *at).output)))
     assert [int(row["cost_nano_usd"]) for row in read] == [row["costNanoUsd"] for row in told]
     (row,) = json.loads(run("dispute", "list", "--json", *at).output)
-    assert (row["request_id"], row["claimed"], row["posted_nano_usd"]) == ("r3", "5", GREATEST)
+    assert (row["requestId"], row["claimed"], row["claimedNanoUsd"], row["claimedUsd"]) == ("r3", "5", 5, usd(5))
+    assert (row["costNanoUsd"], row["costUsd"], row["postedNanoUsd"]) == (GREATEST, usd(GREATEST), GREATEST)
+    assert run("dispute", "list", *at).output.splitlines() == [
+        "id  opened      reason   claimed (USD)  costs now (USD)",
+        "1   2026-10-06  changed  0.000000005    9223372036.854775807",
+        "  r3 of acme",
+        "  org:acme, =cmd()",
+    ]
     for wrong, said in (
         ((), "say one of --accept claimed"),
         (("--accept", "5", "--charge-nothing"), "say one of --accept claimed"),
@@ -560,10 +581,17 @@ def test_the_command_line_reads_the_ledger_and_puts_it_right(database_url, tmp_p
     shown = run("dispute", "show", row["id"], *at).output
     assert "resolved by: ada" in shown
     assert "they erred" in shown
-    assert shown.splitlines()[-1].split()[2:4] == ["provider:acme", "payer:org:acme"]
+    assert "claimed: 0.000000005 USD\nposted: 9,223,372,036.854775807 USD\ncosts now: 0.000000005 USD\n" in shown
+    assert shown.splitlines()[-2:] == ["  from provider:acme to payer:org:acme", "  by ada: they erred"]
     whole = json.loads(run("dispute", "show", row["id"], "--json", *at).output)
     assert [entry["kind"] for entry in whole["entries"]] == ["charge", "correction"]
     assert whole["entries"][1]["author"] == "ada"
+    assert (whole["resolvedNanoUsd"], whole["resolvedUsd"], whole["resolvedBy"]) == (5, usd(5), "ada")
+    names = set(named_in(told, whole, json.loads(run("verify", "--json", *at).output), json.loads(statement_of(at))))
+    assert not [name for name in names if "_" in name]
+    assert {name.removesuffix("NanoUsd") for name in names if name.endswith("NanoUsd")} == {
+        name.removesuffix("Usd") for name in names if name.endswith("Usd") and not name.endswith("NanoUsd")
+    }
     done = run("correct", "acme", "r6", "--to", 0, "--reason", "goodwill", *at)
     assert done.output == "r6 of acme costs 0.000000000 USD now: 0.000000999 USD given back\n"
     assert isinstance(run("correct", "acme", "r99", "--to", 0, "--reason", "x", *at).exception, UsageError)
@@ -586,6 +614,32 @@ def test_the_command_line_reads_the_ledger_and_puts_it_right(database_url, tmp_p
         result = run("statement", "--payer", "org:acme", *arguments, *at)
         assert isinstance(result.exception, UsageError)
         assert said in str(result.exception)
+
+
+def test_disputes_fit_into_80_columns_with_their_ids_whole(database_url):
+    long_id = "req-" + "0123456789-" * 6
+
+    async def prepare():
+        database = Database(database_url)
+        async with database.writing() as connection:
+            for id, claimed in enumerate(("x" * 200, "5 and 7", str(GREATEST - 10**9)), 1):
+                await charged(connection, id, GREATEST, payer="org:" + "p" * 40)
+                await dispute(connection, id, 1, IN_OCTOBER_US)
+                await connection.execute(dispute_rows.update().where(dispute_rows.c.id == id).values(claimed=claimed))
+            await dispute(connection, 1, 2, IN_OCTOBER_US)
+        await database.close()
+
+    asyncio.run(prepare())
+    at = ("--database", database_url)
+    for number in (1, 2):
+        note = "they wrote to us " * 12 + long_id
+        assert run("dispute", "resolve", number, "--accept", "7", "--note", note, "--by", "ada", *at).exit_code == 0
+    for arguments in (("list", "--all"), ("show", 1), ("show", 2), ("show", 3)):
+        output = run("dispute", *arguments, *at).output
+        assert [line for line in output.splitlines() if len(line) > 80 and "x" * 200 not in line] == []
+        if arguments in (("list", "--all"), ("show", 2)):
+            assert "0.000000005 USD and 0.000000007 USD" in output
+        assert arguments == ("show", 3) or long_id in output
 
 
 def test_the_command_line_says_what_is_wrong_with_the_books(database_url):
