@@ -203,19 +203,14 @@ def as_table(statement: Statement) -> bytes:
 
 
 def _told(corrections: Iterable[Correction]) -> list[str]:
-    return [
-        line
-        for one in corrections
-        for line in (
+    told = []
+    for one in corrections:
+        before = "not charged" if one.before_nano_usd is None else shown_usd(one.before_nano_usd)
+        told += [
             f"{shown_time(one.posted_at_us)}  {one.request_id} of {one.provider}, served {shown_day(one.day)}",
-            f"  {was(one)} -> {shown_usd(one.after_nano_usd)} ({shown_usd(one.amount_nano_usd)}): {one.reason}",
-        )
-    ]
-
-
-def was(one: Correction) -> str:
-    """What the request cost before."""
-    return "not charged" if one.before_nano_usd is None else shown_usd(one.before_nano_usd)
+            f"  {before} -> {shown_usd(one.after_nano_usd)} ({shown_usd(one.amount_nano_usd)}): {one.reason}",
+        ]
+    return told
 
 
 def notes(statement: Statement) -> list[str]:
@@ -276,7 +271,6 @@ def _environment() -> Any:
     made.filters |= {
         "usd": usd,
         "claim": shown_claim,
-        "was": was,
         "shown_usd": shown_usd,
         "day": shown_day,
         "time": shown_time,
