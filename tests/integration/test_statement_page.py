@@ -35,6 +35,7 @@ def statement_of(*, usual: bool) -> Statement:
     )
     of_request = (provider, id, "org:acme", model, IN_MONTH_US)
     disputes = (
+        Dispute(3, 3, *of_request, "disputed", None, IN_MONTH_US, "too_large", "1e30", None, *[None] * 5),
         Dispute(1, 1, *of_request, "disputed", amount, IN_MONTH_US, "changed", str(amount), 7, *[None] * 5),
         Dispute(
             2, 2, *of_request, "settled", 7, IN_MONTH_US, "conflicting", "7 and 9", 7, 1, 7, "posted", "ada", REASON
@@ -105,6 +106,11 @@ def test_stacked_rows_name_each_figure_and_the_sum_has_its_number(visit):
     ]  # fmt: skip
     day, amount = (row.locator(part).bounding_box() for part in ("th", ".amount"))
     assert abs(day["y"] - amount["y"]) < 1
+    afters = page.locator("tr > .amount").evaluate_all(
+        "cells => cells.map(cell => [cell.innerText, getComputedStyle(cell, '::after').content])"
+    )
+    assert {unit for text, unit in afters if text != "nothing yet"} == {'" USD"'}
+    assert ["nothing yet", "none"] in afters
     total = page.locator("tfoot tr").first
     assert total.locator(".amount").inner_text() == "37.037036700"
     assert abs(total.locator("th").bounding_box()["y"] - total.locator(".amount").bounding_box()["y"]) < 1
