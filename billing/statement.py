@@ -27,6 +27,8 @@ from roadworthy.errors import UsageError
 SETTLES_FOR_US = 3600 * SECOND_US
 """A transaction notes its time when it begins; an hour after a month's end none of that month is under way."""
 _HALF = 2**32
+_AT_ONCE = 1000
+"""Requests whose entries are read by one query."""
 _TOKENS = ("input_tokens", "cached_input_tokens", "output_tokens")
 
 
@@ -55,7 +57,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """A correction of what an earlier month's statement charged. A negative amount is given back."""
+    """A cost that a person put right or judged, and why. A negative amount is given back.
+
+    `before_nano_usd` is None where a dispute was judged of which nothing had been charged.
+    """
 
     entry_id: int
     posted_at_us: int
@@ -63,6 +68,8 @@ class Correction:
     provider: str
     model: str
     request_id: str
+    before_nano_usd: int | None
+    after_nano_usd: int
     amount_nano_usd: int
     reason: str
 
@@ -70,6 +77,9 @@ class Correction:
 @dataclass(frozen=True, slots=True)
 class Statement:
     """One payer's month. `late` are requests of earlier months that were charged in this one.
+
+    `corrections` are of what earlier months charged, and are in the sum. `included` are of what this month charged:
+    they are in the amounts of their lines already, and stand beside them for their reasons.
 
     `pending` and `uncharged_disputes` count what is in no sum yet; of the disputes that are open, or were opened in
     the month, those with a posted amount are in the sums with that amount.
@@ -82,6 +92,7 @@ class Statement:
     lines: tuple[Line, ...]
     late: tuple[Line, ...]
     corrections: tuple[Correction, ...]
+    included: tuple[Correction, ...]
     pending: int
     uncharged_disputes: int
     disputes: tuple[Dispute, ...]
@@ -120,10 +131,14 @@ async def statement(connection: AsyncConnection, payer: str, month: Month, *, no
         (-1, sa.and_(entries.c.credit_account == account, posted, sa.text("entries.kind = 'correction'"))),
     ]
     lines: dict[tuple[int, str, str], list[int]] = {}
-    corrections: list[Correction] = []
+    explained: list[sa.Row[Any]] = []
     for sign, of_payer in sides:
         await _add_lines(connection, lines, of_payer, begin_us, sign)
-        corrections += await _corrections(connection, of_payer, begin_us, sign)
+        explained += await _explained(connection, of_payer)
+    known = await _costs_after(connection, sorted({row.usage_id for row in explained}))
+    found = [
+        (row.settled_at_us < begin_us, _correction(row, known)) for row in sorted(explained, key=lambda row: row.id)
+    ]
     made = [Line(*key, *sums) for key, sums in sorted(lines.items())]
     about = await _disputes(connection, payer, begin_us, end_us)
     waiting = sa.select(sa.func.count()).where(PENDING, usage.c.payer == payer, usage.c.served_at_us < end_us)
@@ -134,7 +149,8 @@ async def statement(connection: AsyncConnection, payer: str, month: Month, *, no
         closed=now_us >= end_us + SETTLES_FOR_US,
         lines=tuple(line for line in made if line.day >= month.from_day),
         late=tuple(line for line in made if line.day < month.from_day),
-        corrections=tuple(sorted(corrections, key=lambda one: one.entry_id)),
+        corrections=tuple(one for earlier, one in found if earlier),
+        included=tuple(one for earlier, one in found if not earlier),
         pending=int((await connection.execute(waiting)).scalar_one()),
         uncharged_disputes=sum(1 for one in about if one.resolved_at_us is None and one.cost_nano_usd is None),
         disputes=tuple(about),
@@ -173,18 +189,32 @@ async def _add_lines(
             line[5] += sign * total
 
 
-async def _corrections(
-    connection: AsyncConnection, of_payer: sa.ColumnElement[bool], begin_us: int, sign: int
-) -> list[Correction]:
+async def _explained(connection: AsyncConnection, of_payer: sa.ColumnElement[bool]) -> list[sa.Row[Any]]:
+    """The entries that people made, each with its reason; the collector gives none."""
+    of_usage = ("served_at_us", "provider", "model", "request_id", "settled_at_us")
     query = (
-        sa.select(entries, usage.c.served_at_us, usage.c.provider, usage.c.model, usage.c.request_id)
+        sa.select(entries, *(usage.c[name] for name in of_usage))
         .join_from(entries, usage, entries.c.usage_id == usage.c.id)
-        .where(of_payer, usage.c.settled_at_us < begin_us)
+        .where(of_payer, entries.c.reason.is_not(None))
     )
-    return [_correction(row, sign) for row in await connection.execute(query)]
+    return list(await connection.execute(query))
 
 
-def _correction(row: Any, sign: int) -> Correction:
+async def _costs_after(connection: AsyncConnection, usage_ids: list[int]) -> dict[int, tuple[int | None, int]]:
+    """What each entry's request cost before it and after it, by the entry's number."""
+    found: dict[int, tuple[int | None, int]] = {}
+    cost: dict[int, int] = {}
+    for at in range(0, len(usage_ids), _AT_ONCE):
+        for entry in await dispute_store.entries_of(connection, *usage_ids[at : at + _AT_ONCE]):
+            before = cost.get(entry.usage_id)
+            sign = 1 if entry.debit_account.startswith(payer_account("")) else -1
+            cost[entry.usage_id] = (before or 0) + sign * entry.amount_nano_usd
+            found[entry.id] = before, cost[entry.usage_id]
+    return found
+
+
+def _correction(row: Any, known: dict[int, tuple[int | None, int]]) -> Correction:
+    before, after = known[row.id]
     return Correction(
         row.id,
         row.posted_at_us,
@@ -192,7 +222,9 @@ def _correction(row: Any, sign: int) -> Correction:
         row.provider,
         row.model,
         row.request_id,
-        sign * row.amount_nano_usd,
+        before,
+        after,
+        after - (before or 0),
         row.reason,
     )
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from roadworthy.billing.cells import cell
 from roadworthy.billing.dates import shown_day, shown_time
-from roadworthy.billing.money import shown_usd, usd
+from roadworthy.billing.money import shown_claim, shown_usd, usd
 from roadworthy.billing.statement import Correction, Line, Statement, amount
 from roadworthy.billing.store.disputes import Dispute
 from roadworthy.errors import UsageError
@@ -38,6 +38,8 @@ COLUMNS = (
     "corrected_nano_usd",
     "amount_nano_usd",
     "amount_usd",
+    "before_nano_usd",
+    "after_nano_usd",
     "posted_at",
     "reason",
 )
@@ -45,10 +47,15 @@ _NUMBERS = {"requests", "input_tokens", "cached_input_tokens", "output_tokens"}
 
 
 def rows(statement: Statement) -> list[dict[str, Any]]:
-    """The statement as one table: `served` and `late` lines, and a row for each `correction` of earlier months."""
+    """The statement as one table: `served` and `late` lines, and a row for each correction.
+
+    One of an earlier month is a `correction`. One that is `included` in its line's amount already has the amount 0
+    here, so that the column sums up to what is to be paid; by how much it changed what, `before` and `after` tell.
+    """
     found = [_line_row("served", line) for line in statement.lines]
     found += [_line_row("late", line) for line in statement.late]
-    return found + [_correction_row(one) for one in statement.corrections]
+    found += [_correction_row("correction", one) for one in statement.corrections]
+    return found + [_correction_row("included", one) for one in statement.included]
 
 
 def _line_row(section: str, line: Line) -> dict[str, Any]:
@@ -68,16 +75,19 @@ def _line_row(section: str, line: Line) -> dict[str, Any]:
     }
 
 
-def _correction_row(one: Correction) -> dict[str, Any]:
+def _correction_row(section: str, one: Correction) -> dict[str, Any]:
+    change = one.amount_nano_usd if section == "correction" else 0
     return dict.fromkeys(COLUMNS) | {
-        "section": "correction",
+        "section": section,
         "day": shown_day(one.day),
         "provider": one.provider,
         "model": one.model,
         "request_id": one.request_id,
-        "corrected_nano_usd": one.amount_nano_usd,
-        "amount_nano_usd": one.amount_nano_usd,
-        "amount_usd": usd(one.amount_nano_usd),
+        "corrected_nano_usd": change,
+        "amount_nano_usd": change,
+        "amount_usd": usd(change),
+        "before_nano_usd": one.before_nano_usd,
+        "after_nano_usd": one.after_nano_usd,
         "posted_at": shown_time(one.posted_at_us),
         "reason": one.reason,
     }
@@ -106,10 +116,11 @@ def as_json(statement: Statement) -> bytes:
         "madeAt": shown_time(statement.made_at_us),
         "closed": statement.closed,
         "requests": statement.requests,
-        **_amount("amount", statement.amount_nano_usd),
+        **amounts("amount", statement.amount_nano_usd),
         "served": [_camel(_line_row("served", line)) for line in statement.lines],
         "late": [_camel(_line_row("late", line)) for line in statement.late],
-        "corrections": [_camel(_correction_row(one)) for one in statement.corrections],
+        "corrections": [_correction(one) for one in statement.corrections],
+        "includedCorrections": [_correction(one) for one in statement.included],
         "notIncluded": {
             "pendingRequests": statement.pending,
             "disputedRequests": statement.uncharged_disputes,
@@ -119,17 +130,36 @@ def as_json(statement: Statement) -> bytes:
     return json.dumps(whole, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def _amount(name: str, nano_usd: int | None) -> dict[str, Any]:
+def amounts(name: str, nano_usd: int | None) -> dict[str, Any]:
+    """An amount as JSON tells it: a whole number of nano-USD, and decimal USD as text."""
     return {f"{name}NanoUsd": nano_usd, f"{name}Usd": None if nano_usd is None else usd(nano_usd)}
 
 
 def _camel(row: dict[str, Any]) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in row.items():
-        if name != "section" and value is not None:
-            first, *more = name.split("_")
-            found[first + "".join(part.capitalize() for part in more)] = value
+        if value is None or name in {"section", "amount_usd"}:
+            continue
+        if name.endswith("_nano_usd"):
+            found |= amounts(name.removesuffix("_nano_usd"), value)
+            continue
+        first, *more = name.split("_")
+        found[first + "".join(part.capitalize() for part in more)] = value
     return found
+
+
+def _correction(one: Correction) -> dict[str, Any]:
+    return {
+        "day": shown_day(one.day),
+        "provider": one.provider,
+        "model": one.model,
+        "requestId": one.request_id,
+        **amounts("before", one.before_nano_usd),
+        **amounts("after", one.after_nano_usd),
+        **amounts("amount", one.amount_nano_usd),
+        "postedAt": shown_time(one.posted_at_us),
+        "reason": one.reason,
+    }
 
 
 def _dispute(one: Dispute) -> dict[str, Any]:
@@ -140,8 +170,10 @@ def _dispute(one: Dispute) -> dict[str, Any]:
         "openedAt": shown_time(one.opened_at_us),
         "reason": one.reason,
         "claimed": one.claimed,
-        **_amount("cost", one.cost_nano_usd),
+        **amounts("claimed", one.claimed_nano_usd),
+        **amounts("cost", one.cost_nano_usd),
         "resolvedAt": None if one.resolved_at_us is None else shown_time(one.resolved_at_us),
+        "note": one.note,
     }
 
 
@@ -155,13 +187,22 @@ def as_table(statement: Statement) -> bytes:
             out += [*_aligned(head, [_cells(line) for line in lines], 3), ""]
     if statement.corrections:
         out += [f"Corrections of earlier months: {shown_usd(amount(statement.corrections))}"]
-        cells = [
-            [shown_day(one.day), one.provider, one.request_id, usd(one.amount_nano_usd), one.reason]
-            for one in statement.corrections
-        ]
-        out += [*_aligned(["day", "provider", "request", "amount (USD)", "reason"], cells, 9), ""]
+        out += [*_told(statement.corrections), ""]
+    if statement.included:
+        out += ["Corrected or judged this month; the amounts above include it:", *_told(statement.included), ""]
     out += notes(statement)
     return ("\n".join(out) + "\n").encode(errors="replace")
+
+
+def _told(corrections: Iterable[Correction]) -> list[str]:
+    told = []
+    for one in corrections:
+        before = "not charged" if one.before_nano_usd is None else shown_usd(one.before_nano_usd)
+        told += [
+            f"{shown_time(one.posted_at_us)}  {one.request_id} of {one.provider}, served {shown_day(one.day)}",
+            f"  {before} -> {shown_usd(one.after_nano_usd)} ({shown_usd(one.amount_nano_usd)}): {one.reason}",
+        ]
+    return told
 
 
 def notes(statement: Statement) -> list[str]:
@@ -219,7 +260,13 @@ def as_html(statement: Statement) -> bytes:
 @cache
 def _environment() -> Any:
     made = environment(PACKAGE)
-    made.filters |= {"usd": usd, "shown_usd": shown_usd, "day": shown_day, "time": shown_time}
+    made.filters |= {
+        "usd": usd,
+        "claim": shown_claim,
+        "shown_usd": shown_usd,
+        "day": shown_day,
+        "time": shown_time,
+    }
     return made
 
 

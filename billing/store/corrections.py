@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from roadworthy.billing.records import MAX_COST_NANO_USD, State
 from roadworthy.billing.schedule import DAY_US
 from roadworthy.billing.store.ledger import Change, add_to_balances, payer_account, posting_us, provider_account
-from roadworthy.billing.tables import MAX_AUTHOR_LENGTH, MAX_REASON_LENGTH, cost_endpoints, entries, usage
+from roadworthy.billing.tables import MAX_AUTHOR_LENGTH, MAX_REASON_LENGTH, cost_endpoints, disputes, entries, usage
 from roadworthy.errors import UsageError
 
 
@@ -46,7 +46,16 @@ async def correct(
     held = await hold(connection, usage_id)
     name = f"the request {held.request_id} of {held.provider}"
     if held.state is State.DISPUTED:
-        raise UsageError(f"{name} is disputed; resolve the dispute with `roadworthy billing dispute resolve`")
+        open_one = sa.select(disputes.c.id).where(disputes.c.usage_id == usage_id, disputes.c.resolved_at_us.is_(None))
+        number = (await connection.execute(open_one)).scalar()
+        if number is None:
+            raise UsageError(
+                f"{name} is disputed, and no dispute of it is open; `roadworthy billing verify` tells more"
+            )
+        raise UsageError(
+            f"{name} is disputed; judge dispute {number} instead: "
+            f'`roadworthy billing dispute resolve {number} --accept {amount} --note "..."`'
+        )
     if held.cost_nano_usd is None:
         raise UsageError(f"{name} is {held.state.value} and was never charged, so there is nothing to correct")
     if held.cost_nano_usd == amount:

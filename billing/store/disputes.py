@@ -53,6 +53,14 @@ class Dispute:
     resolved_by: str | None
     note: str | None
 
+    @property
+    def claimed_nano_usd(self) -> int | None:
+        """The claim, where it is one amount that the ledger can hold."""
+        text = self.claimed
+        if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MOST):
+            return None
+        return int(text) if int(text) <= MAX_COST_NANO_USD else None
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -104,11 +112,11 @@ async def listed(
     return [Dispute(*row) for row in await connection.execute(query.order_by(disputes.c.id).limit(most))]
 
 
-async def entries_of(connection: AsyncConnection, usage_id: int) -> list[Entry]:
-    """What the ledger holds for a request, oldest first."""
+async def entries_of(connection: AsyncConnection, *usage_ids: int) -> list[Entry]:
+    """What the ledger holds for these requests, oldest first."""
     of_kind = [
         sa.select(*(entries.c[name] for name in Entry.__dataclass_fields__)).where(
-            entries.c.usage_id == usage_id, sa.text(f"kind = '{kind}'")
+            entries.c.usage_id.in_(usage_ids), sa.text(f"kind = '{kind}'")
         )
         for kind in ("charge", "correction")  # each has an index of its own
     ]
@@ -160,10 +168,9 @@ def _chosen(dispute: Dispute, choice: Choice, amount_nano_usd: int | None) -> in
         if dispute.cost_nano_usd is None:
             raise UsageError(f"nothing was posted for dispute {dispute.id}; accept an amount, or charge nothing")
         return dispute.cost_nano_usd
-    text = dispute.claimed
-    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MOST and int(text) <= MAX_COST_NANO_USD):
+    if dispute.claimed_nano_usd is None:
         raise UsageError(
-            f"the claim of dispute {dispute.id} is {text!r}, which is not one amount that the ledger can hold; "
-            "accept an amount in nano-USD, or charge nothing"
+            f"the claim of dispute {dispute.id} is {dispute.claimed!r}, which is not one amount that the ledger can "
+            "hold; accept an amount in nano-USD, or charge nothing"
         )
-    return int(text)
+    return dispute.claimed_nano_usd

@@ -27,7 +27,8 @@ from roadworthy.billing.dates import Month
 from roadworthy.billing.money import shown_usd, usd
 from roadworthy.billing.schedule import DAY_US
 from roadworthy.billing.statement import statement
-from roadworthy.billing.store import corrections
+from roadworthy.billing.store import corrections, disputes
+from roadworthy.billing.store.disputes import Choice
 from roadworthy.billing.tables import balances as balance_rows
 from roadworthy.billing.tables import disputes as dispute_rows
 from roadworthy.billing.tables import entries
@@ -353,6 +354,13 @@ async def two_months(database):
         await dispute(connection, 3, 5, IN_OCTOBER_US + 2)
 
 
+def explained(corrections):
+    return [
+        (one.request_id, one.before_nano_usd, one.after_nano_usd, one.amount_nano_usd, one.reason)
+        for one in corrections
+    ]
+
+
 @pytest.mark.anyio
 async def test_a_statement_holds_what_was_posted_in_its_month_and_a_closed_month_never_changes(database):
     await two_months(database)
@@ -373,17 +381,29 @@ async def test_a_statement_holds_what_was_posted_in_its_month_and_a_closed_month
     assert (line.charged_nano_usd, line.corrected_nano_usd) == (12_345_678_901, -1)
     assert (october.pending, october.uncharged_disputes, len(october.disputes)) == (1, 0, 1)
     assert (october.late, october.corrections) == ((), ())
+    assert explained(october.included) == [
+        ("r1", None, 12_345_678_901, 12_345_678_901, "judged"),
+        ("r2", None, GREATEST, GREATEST, "judged"),
+        ("r3", None, GREATEST, GREATEST, "judged"),
+        ("r1", 12_345_678_901, 12_345_678_900, -1, "x"),
+    ]
     await correct(database, 1, 100, IN_NOVEMBER_US)
     await correct(database, 2, GREATEST - 1, IN_NOVEMBER_US)
     await correct(database, 4, 41, IN_NOVEMBER_US)
     again = await made(OCTOBER)
     assert (again.lines, again.late, again.corrections) == (october.lines, (), ())
+    assert again.included == october.included
     november = await made(NOVEMBER)
     assert [(line.requests, line.amount_nano_usd) for line in november.lines] == [(1, 7)]
     assert [(line.requests, line.amount_nano_usd) for line in november.late] == [(1, 41)]
-    assert [(one.request_id, one.amount_nano_usd) for one in november.corrections] == [
-        ("r1", -12_345_678_800),
-        ("r2", -1),
+    assert explained(november.corrections) == [
+        ("r1", 12_345_678_900, 100, -12_345_678_800, "=wrong price"),
+        ("r2", GREATEST, GREATEST - 1, -1, "=wrong price"),
+    ]
+    assert explained(november.included) == [
+        ("r4", None, 40, 40, "judged"),
+        ("r5", None, 7, 7, "judged"),
+        ("r4", 40, 41, 1, "=wrong price"),
     ]
     async with database.reading() as connection:
         (owed,) = await balances.balance(connection, payer="org:acme")
@@ -417,6 +437,49 @@ async def test_every_format_of_a_statement_has_the_same_exact_sums(database):
             page = statement_formats.as_html(made).decode()
             assert shown_usd(total) in page
             assert "<script" not in page
+
+
+@pytest.mark.anyio
+async def test_the_payer_reads_the_reason_of_every_correction_in_every_format(database):
+    """Of the same month, of an earlier one, of a dispute; and the sums stay what they are without them."""
+    await two_months(database)
+    async with database.writing() as connection:
+        await corrections.correct(connection, 1, 700, "of the same month", "ada", now_us=IN_OCTOBER_US + 3)
+        await disputes.resolve(connection, 1, Choice.CLAIMED, "they erred", "ada", now_us=IN_OCTOBER_US + 4)
+        await corrections.correct(connection, 1, 500, "of an earlier month", "ada", now_us=IN_NOVEMBER_US)
+    async with database.reading() as connection:
+        october, november = [
+            await statement(connection, "org:acme", month, now_us=IN_NOVEMBER_US + 60 * DAY_US)
+            for month in (OCTOBER, NOVEMBER)
+        ]
+    assert october.amount_nano_usd == GREATEST + 700 + 5
+    assert november.amount_nano_usd == 40 + 7 - 200
+    for made, key, id, before, after, reason in (
+        (october, "includedCorrections", "r1", 12_345_678_900, 700, "of the same month"),
+        (october, "includedCorrections", "r3", GREATEST, 5, "they erred"),
+        (november, "corrections", "r1", 700, 500, "of an earlier month"),
+    ):
+        day = "2026-10-06" if made is october else "2026-11-06"
+        told = json.loads(statement_formats.as_json(made))
+        (one,) = (one for one in told[key] if one["reason"] == reason)
+        assert (one["requestId"], one["beforeNanoUsd"], one["afterNanoUsd"]) == (id, before, after)
+        assert (one["beforeUsd"], one["amountNanoUsd"], one["postedAt"][:10]) == (usd(before), after - before, day)
+        read = list(csv.DictReader(io.StringIO(statement_formats.as_csv(made).decode())))
+        table = pyarrow.parquet.read_table(io.BytesIO(statement_formats.as_parquet(made))).to_pylist()
+        for rows in (read, table):
+            (row,) = (row for row in rows if row["reason"] == reason)
+            assert (row["request_id"], int(row["before_nano_usd"]), int(row["after_nano_usd"])) == (id, before, after)
+            assert row["posted_at"][:10] == day
+            assert sum(int(row["amount_nano_usd"]) for row in rows) == made.amount_nano_usd
+        text = statement_formats.as_table(made).decode()
+        assert f"{day}T00:00:00Z  {id} of acme" in text
+        assert f"  {shown_usd(before)} -> {shown_usd(after)} ({shown_usd(after - before)}): {reason}\n" in text
+        page = statement_formats.as_html(made).decode()
+        (row,) = (
+            line for line in page.splitlines() if reason in line and "dispute" not in line and "Z</th>" not in line
+        )
+        for part in (day, id, usd(before), usd(after), usd(after - before)):
+            assert part in row
 
 
 def test_a_statement_in_parquet_without_pyarrow_says_what_to_install(monkeypatch):
@@ -482,6 +545,19 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+def statement_of(at):
+    return run("statement", "--payer", "org:acme", "--month", "2026-10", "--format", "json", *at).output
+
+
+def named_in(*values):
+    """Every key of JSON, however deep."""
+    for value in values:
+        if isinstance(value, dict):
+            yield from value
+        if isinstance(value, dict | list):
+            yield from named_in(*(value.values() if isinstance(value, dict) else value))
+
+
 def test_the_command_line_reads_the_ledger_and_puts_it_right(database_url, tmp_path):
     async def prepare():
         database = Database(database_url)
@@ -513,7 +589,14 @@ def test_the_command_line_reads_the_ledger_and_puts_it_right(database_url, tmp_p
     read = list(csv.DictReader(io.StringIO(run("balance", "--by", "payer", "--csv", *at).output)))
     assert [int(row["cost_nano_usd"]) for row in read] == [row["costNanoUsd"] for row in told]
     (row,) = json.loads(run("dispute", "list", "--json", *at).output)
-    assert (row["request_id"], row["claimed"], row["posted_nano_usd"]) == ("r3", "5", GREATEST)
+    assert (row["requestId"], row["claimed"], row["claimedNanoUsd"], row["claimedUsd"]) == ("r3", "5", 5, usd(5))
+    assert (row["costNanoUsd"], row["costUsd"], row["postedNanoUsd"]) == (GREATEST, usd(GREATEST), GREATEST)
+    assert run("dispute", "list", *at).output.splitlines() == [
+        "id  opened      reason   claimed (USD)  costs now (USD)",
+        "1   2026-10-06  changed  0.000000005    9223372036.854775807",
+        "  r3 of acme",
+        "  org:acme, =cmd()",
+    ]
     for wrong, said in (
         ((), "say one of --accept claimed"),
         (("--accept", "5", "--charge-nothing"), "say one of --accept claimed"),
@@ -528,10 +611,17 @@ def test_the_command_line_reads_the_ledger_and_puts_it_right(database_url, tmp_p
     shown = run("dispute", "show", row["id"], *at).output
     assert "resolved by: ada" in shown
     assert "they erred" in shown
-    assert shown.splitlines()[-1].split()[2:4] == ["provider:acme", "payer:org:acme"]
+    assert "claimed: 0.000000005 USD\nposted: 9,223,372,036.854775807 USD\ncosts now: 0.000000005 USD\n" in shown
+    assert shown.splitlines()[-2:] == ["  from provider:acme to payer:org:acme", "  by ada: they erred"]
     whole = json.loads(run("dispute", "show", row["id"], "--json", *at).output)
     assert [entry["kind"] for entry in whole["entries"]] == ["charge", "correction"]
     assert whole["entries"][1]["author"] == "ada"
+    assert (whole["resolvedNanoUsd"], whole["resolvedUsd"], whole["resolvedBy"]) == (5, usd(5), "ada")
+    names = set(named_in(told, whole, json.loads(run("verify", "--json", *at).output), json.loads(statement_of(at))))
+    assert not [name for name in names if "_" in name]
+    assert {name.removesuffix("NanoUsd") for name in names if name.endswith("NanoUsd")} == {
+        name.removesuffix("Usd") for name in names if name.endswith("Usd") and not name.endswith("NanoUsd")
+    }
     done = run("correct", "acme", "r6", "--to", 0, "--reason", "goodwill", *at)
     assert done.output == "r6 of acme costs 0.000000000 USD now: 0.000000999 USD given back\n"
     assert isinstance(run("correct", "acme", "r99", "--to", 0, "--reason", "x", *at).exception, UsageError)
@@ -554,6 +644,32 @@ def test_the_command_line_reads_the_ledger_and_puts_it_right(database_url, tmp_p
         result = run("statement", "--payer", "org:acme", *arguments, *at)
         assert isinstance(result.exception, UsageError)
         assert said in str(result.exception)
+
+
+def test_disputes_fit_into_80_columns_with_their_ids_whole(database_url):
+    long_id = "req-" + "0123456789-" * 6
+
+    async def prepare():
+        database = Database(database_url)
+        async with database.writing() as connection:
+            for id, claimed in enumerate(("x" * 200, "5 and 7", str(GREATEST - 10**9)), 1):
+                await charged(connection, id, GREATEST, payer="org:" + "p" * 40)
+                await dispute(connection, id, 1, IN_OCTOBER_US)
+                await connection.execute(dispute_rows.update().where(dispute_rows.c.id == id).values(claimed=claimed))
+            await dispute(connection, 1, 2, IN_OCTOBER_US)
+        await database.close()
+
+    asyncio.run(prepare())
+    at = ("--database", database_url)
+    for number in (1, 2):
+        note = "they wrote to us " * 12 + long_id
+        assert run("dispute", "resolve", number, "--accept", "7", "--note", note, "--by", "ada", *at).exit_code == 0
+    for arguments in (("list", "--all"), ("show", 1), ("show", 2), ("show", 3)):
+        output = run("dispute", *arguments, *at).output
+        assert [line for line in output.splitlines() if len(line) > 80 and "x" * 200 not in line] == []
+        if arguments in (("list", "--all"), ("show", 2)):
+            assert "0.000000005 USD and 0.000000007 USD" in output
+        assert arguments == ("show", 3) or long_id in output
 
 
 def test_the_command_line_says_what_is_wrong_with_the_books(database_url):

@@ -173,7 +173,9 @@ async def test_invariant_9_a_changed_cost_is_a_dispute_and_what_was_posted_stays
     assert (row["state"], row["cost_nano_usd"], row["problem"]) == ("disputed", 700, "changed: 800")
     (dispute,) = await rows(database, dispute_rows)
     assert (dispute["reason"], dispute["claimed"], dispute["posted_nano_usd"]) == ("changed", "800", 700)
-    with pytest.raises(UsageError, match="is disputed; resolve the dispute"):
+    number = dispute["id"]
+    said = f"judge dispute {number} instead: `roadworthy billing dispute resolve {number} --accept 1"
+    with pytest.raises(UsageError, match=said):
         await correct(database, id, 1)
 
 

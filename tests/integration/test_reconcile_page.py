@@ -153,6 +153,17 @@ def test_nothing_sticks_out_at_any_width(visit, name, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("width", [320, 390, 641, 1200])
+def test_every_amount_of_the_models_is_seen_without_scrolling(visit, width):
+    page = visit("beyond", viewport={"width": width, "height": 900}).page
+    cells = page.locator(".models td.num")
+    assert cells.count() == 6
+    rights = cells.evaluate_all("cells => cells.map(cell => cell.getBoundingClientRect().right)")
+    assert max(rights) <= width
+    labels = cells.evaluate_all("cells => cells.map(cell => getComputedStyle(cell, '::before').content)")
+    assert ('"Settled USD"' in labels) is (width <= 640)
+
+
 def test_paper_shows_what_is_folded(visit):
     page = visit("beyond").page
     page.emulate_media(media="print")

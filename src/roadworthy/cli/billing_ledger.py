@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import tempfile
+import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy.billing import balances, verify
 from roadworthy.billing.api_ledger import balance_row, entry_row
-from roadworthy.billing.dates import Month, day_of, shown_day
+from roadworthy.billing.dates import Month, day_of, shown_day, shown_time
 from roadworthy.billing.items import PAYER
-from roadworthy.billing.money import shown_usd, usd
+from roadworthy.billing.money import shown_claim, shown_usd, usd
 from roadworthy.billing.statement import statement
-from roadworthy.billing.statement_formats import FORMATS, csv_of
+from roadworthy.billing.statement_formats import FORMATS, amounts, csv_of
 from roadworthy.billing.store import corrections, disputes
 from roadworthy.billing.store.disputes import Choice, Dispute, Entry
 from roadworthy.billing.tables import balances as balance_rows
@@ -156,9 +157,44 @@ def dispute_list(where: Where, provider: str | None, payer: str | None, *, resol
                     return found
                 found += more
 
-    rows = [_dispute_row(one) for one in read(where, work)]
-    columns = ("id", "provider", "request_id", "payer", "reason", "claimed", "cost", "opened_at", "resolution")
-    show(rows, columns, as_json=as_json, nothing="no dispute is open" if not resolved else "there were no disputes")
+    found = read(where, work)
+    if as_json:
+        typer.echo(json.dumps([_dispute_row(one) for one in found], indent=2, ensure_ascii=False))
+        return
+    if not found:
+        typer.echo("there were no disputes" if resolved else "no dispute is open", err=True)
+    head = ["id", "opened", "reason", "claimed (USD)", "costs now (USD)"]
+    cells = [[str(one.id), shown_time(one.opened_at_us)[:10], one.reason, *_sums(one)] for one in found]
+    widths = [max(len(row[at]) for row in [head, *cells]) for at in range(len(head))]
+    details = [[], *([f"{one.request_id} of {one.provider}", *_more(one)] for one in found)]
+    for row, below in zip([head, *cells], details, strict=True):
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        for text in below:
+            _told(text)
+
+
+def _sums(one: Dispute) -> list[str]:
+    return [
+        "see below" if one.claimed_nano_usd is None else usd(one.claimed_nano_usd),
+        "nothing yet" if one.cost_nano_usd is None else usd(one.cost_nano_usd),
+    ]
+
+
+def _more(one: Dispute) -> list[str]:
+    found = [f"{one.payer}, {one.model}"]
+    if one.claimed_nano_usd is None:
+        found.append(f"claimed: {shown_claim(one.claimed)}")
+    if one.resolved_nano_usd is not None:
+        found.append(f"resolved to {shown_usd(one.resolved_nano_usd)} by {one.resolved_by}: {one.note}")
+    return found
+
+
+def _told(text: str, indent: str = "  ") -> None:
+    """Print a detail in 80 columns; what has no space, an id say, stays whole."""
+    for line in textwrap.wrap(
+        text, 80, initial_indent=indent, subsequent_indent=f"{indent}  ", break_long_words=False, break_on_hyphens=False
+    ):
+        typer.echo(line)
 
 
 def dispute_show(where: Where, dispute_id: int, *, as_json: bool) -> None:
@@ -174,29 +210,20 @@ def dispute_show(where: Where, dispute_id: int, *, as_json: bool) -> None:
             return found, await disputes.entries_of(connection, found.usage_id)
 
     found, history = read(where, work)
-    row = _dispute_row(found)
     if as_json:
+        row = _dispute_row(found)
         row["entries"] = [entry_row(entry) | {"author": entry.author} for entry in history]
         typer.echo(json.dumps(row, indent=2, ensure_ascii=False))
         return
-    for name, value in row.items():
-        if value is not None and not name.endswith("_nano_usd"):
-            typer.echo(f"{name.replace('_', ' ')}: {value}")
-    typer.echo("entries:")
-    entries = [
-        {
-            "posted_at": iso(entry.posted_at_us),
-            "kind": entry.kind,
-            "from": entry.debit_account,
-            "to": entry.credit_account,
-            "amount": shown_usd(entry.amount_nano_usd),
-            "author": entry.author,
-            "reason": entry.reason,
-        }
-        for entry in history
-    ]
-    columns = ("posted_at", "kind", "from", "to", "amount", "author", "reason")
-    show(entries, columns, as_json=False, nothing="none: nothing was charged")
+    for name, value in _facts(found).items():
+        if value is not None:
+            _told(f"{name}: {value}", "")
+    typer.echo("entries:" if history else "entries: none, since nothing was charged")
+    for entry in history:
+        typer.echo(f"{iso(entry.posted_at_us)}  {entry.kind}  {shown_usd(entry.amount_nano_usd)}")
+        _told(f"from {entry.debit_account} to {entry.credit_account}")
+        if entry.reason is not None:
+            _told(f"by {entry.author}: {entry.reason}")
 
 
 def dispute_resolve(
@@ -228,25 +255,48 @@ def _accepted(accept: str) -> tuple[Choice, int | None]:
     raise UsageError(f"--accept is claimed, posted, or a whole number of nano-USD; got {accept!r}")
 
 
+def _facts(one: Dispute) -> dict[str, Any]:
+    """A dispute for people, in the order in which it is read."""
+    return {
+        "id": one.id,
+        "provider": one.provider,
+        "request id": one.request_id,
+        "payer": one.payer,
+        "model": one.model,
+        "state": one.state,
+        "reason": one.reason,
+        "claimed": shown_claim(one.claimed),
+        "posted": None if one.posted_nano_usd is None else shown_usd(one.posted_nano_usd),
+        "costs now": "nothing yet" if one.cost_nano_usd is None else shown_usd(one.cost_nano_usd),
+        "served at": iso(one.served_at_us),
+        "opened at": iso(one.opened_at_us),
+        "resolved at": iso(one.resolved_at_us),
+        "resolution": one.resolution,
+        "resolved to": None if one.resolved_nano_usd is None else shown_usd(one.resolved_nano_usd),
+        "resolved by": one.resolved_by,
+        "note": one.note,
+    }
+
+
 def _dispute_row(one: Dispute) -> dict[str, Any]:
     return {
         "id": one.id,
         "provider": one.provider,
-        "request_id": one.request_id,
+        "requestId": one.request_id,
         "payer": one.payer,
         "model": one.model,
         "state": one.state,
         "reason": one.reason,
         "claimed": one.claimed,
-        "posted_nano_usd": one.posted_nano_usd,
-        "cost_nano_usd": one.cost_nano_usd,
-        "cost": None if one.cost_nano_usd is None else shown_usd(one.cost_nano_usd),
-        "served_at": iso(one.served_at_us),
-        "opened_at": iso(one.opened_at_us),
-        "resolved_at": iso(one.resolved_at_us),
+        **amounts("claimed", one.claimed_nano_usd),
+        **amounts("posted", one.posted_nano_usd),
+        **amounts("cost", one.cost_nano_usd),
+        "servedAt": iso(one.served_at_us),
+        "openedAt": iso(one.opened_at_us),
+        "resolvedAt": iso(one.resolved_at_us),
         "resolution": one.resolution,
-        "resolved_nano_usd": one.resolved_nano_usd,
-        "resolved_by": one.resolved_by,
+        **amounts("resolved", one.resolved_nano_usd),
+        "resolvedBy": one.resolved_by,
         "note": one.note,
     }
 
