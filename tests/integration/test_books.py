@@ -558,22 +558,15 @@ def named_in(*values):
             yield from named_in(*(value.values() if isinstance(value, dict) else value))
 
 
-def test_the_command_line_reads_the_ledger_and_puts_it_right(database_url, tmp_path):
-    async def prepare():
-        database = Database(database_url)
-        await two_months(database)
-        await database.close()
+async def _with_two_months(url):
+    database = Database(url)
+    await two_months(database)
+    await database.close()
 
-    asyncio.run(prepare())
+
+def test_a_payer_or_provider_of_whom_nothing_is_known_is_refused(database_url):
+    asyncio.run(_with_two_months(database_url))
     at = ("--database", database_url)
-    said = run("balance", "--payer", "org:else", "--by", "model,day", *at)
-    assert (
-        said.output.split()
-        == (
-            "model day requests charged given back cost owner/chat 2025-10-09 1 "
-            "0.000000999 USD 0.000000000 USD 0.000000999 USD"
-        ).split()
-    )
     for command in (("balance",), ("dispute", "list"), ("statement", "--month", "2026-10")):
         for payer, said in (("acme", "user:NAME or org:NAME"), ("org:nosuch", "no request of org:nosuch is known")):
             result = run(*command, "--payer", payer, *at)
@@ -584,6 +577,19 @@ def test_the_command_line_reads_the_ledger_and_puts_it_right(database_url, tmp_p
             assert isinstance(result.exception, UsageError)
             assert "no provider 'nosuch' is registered" in str(result.exception)
             assert run(*command, "--provider", "acme", *at).exit_code == 0
+
+
+def test_the_command_line_reads_the_ledger_and_puts_it_right(database_url, tmp_path):
+    asyncio.run(_with_two_months(database_url))
+    at = ("--database", database_url)
+    said = run("balance", "--payer", "org:else", "--by", "model,day", *at)
+    assert (
+        said.output.split()
+        == (
+            "model day requests charged given back cost owner/chat 2025-10-09 1 "
+            "0.000000999 USD 0.000000000 USD 0.000000999 USD"
+        ).split()
+    )
     told = json.loads(run("balance", "--by", "payer", "--json", *at).output)
     assert [row["costNanoUsd"] for row in told] == [2 * GREATEST + 12_345_678_900 + 47, 999]
     read = list(csv.DictReader(io.StringIO(run("balance", "--by", "payer", "--csv", *at).output)))
