@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from roadworthy.billing.prices import FOREVER_US, Book, Rates, Version, usd
 from roadworthy.billing.reconcile.invoice import Group, Invoice, Line, Lines
 from roadworthy.billing.reconcile.text import iso
-from roadworthy.billing.reconcile.variance import HARMLESS, Class, Kind, Rounded, Variance
+from roadworthy.billing.reconcile.variance import HARMLESS, ROUNDINGS, Class, Kind, Rounded, Variance
 from roadworthy.billing.reconcile.whole import nets
 from roadworthy.billing.records import State
 from roadworthy.billing.schedule import SECOND_US
@@ -164,11 +164,18 @@ class Outcome:
         )
 
     @property
+    def nothing_settled(self) -> bool:
+        """Whether requests wait for their costs, and none has one yet."""
+        return self.waiting > 0 and not self.states[State.SETTLED]
+
+    @property
     def verdict(self) -> str:
-        """`beyond` the tolerance, `within` it, or `undecided`: nothing was served, or amounts are not known."""
+        """`beyond` the tolerance, `within` it, or `undecided`: nothing is served or settled, or amounts are unknown."""
         if Kind.UNBALANCED in self.classes or self.size_nano_usd > self.tolerance_nano_usd:
             return BEYOND
         if any(found.unknown for found in self.counted.values()) or not (self.served or self.counted):
+            return UNDECIDED
+        if self.nothing_settled and not self.counted:
             return UNDECIDED
         return WITHIN
 
@@ -295,8 +302,12 @@ class _Comparison:
 
     def _off(self, row: Sequence[Any], expected: int, sums: Sums) -> None:
         """A settled cost that is not the expected one."""
-        cost = row[5]
+        cost, charged = row[5], row[11]
         rounding = self._terms.rounding_nano_usd
+        if charged is not None and charged != cost:
+            detail = f"the provider told {usd(charged)} USD"
+            self._add(Kind.CORRECTED, row, expected, sums, detail=detail)
+            return
         if abs(cost - expected) <= rounding:
             self._add(Kind.ROUNDING, row, expected, sums)
             return
@@ -384,12 +395,12 @@ class _Comparison:
     ) -> None:
         if amount is None and expected is not None:
             amount = (row[5] or 0) - expected
-            if kind is not Kind.ROUNDING:
+            if kind not in HARMLESS:
                 sums.off_nano_usd += abs(amount)
         self._tell(Variance(kind, row[1], row[2], row[3], expected, row[5], invoiced, amount, detail))
 
     def _tell(self, one: Variance, requests: int = 1) -> None:
-        if one.kind in HARMLESS:
+        if one.kind in ROUNDINGS:
             right = one.expected_nano_usd if one.kind is Kind.ROUNDING else one.settled_nano_usd
             rounded = self.outcome.rounded.setdefault((one.kind, one.model), Rounded())
             rounded.requests += requests

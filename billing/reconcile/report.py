@@ -77,6 +77,9 @@ class Report:
         if outcome.verdict == "undecided":
             if not outcome.served and not outcome.counted:
                 return "nothing was served in this period, so there is nothing to compare"
+            if outcome.nothing_settled and not outcome.counted:
+                waiting = f"{outcome.waiting:,} requests wait" if outcome.waiting != 1 else "1 request waits"
+                return f"{waiting} for a cost and none is settled yet, so there is nothing to compare"
             unknown = sum(found.unknown for found in outcome.counted.values())
             return f"{unknown:,} of {_variances(counted)} have no known amount: prices are missing"
         if not counted:

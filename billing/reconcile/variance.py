@@ -25,6 +25,7 @@ class Kind(StrEnum):
     MISSING = "missing"
     DISPUTED = "disputed"
     EXPIRED = "expired"
+    CORRECTED = "corrected"
 
     INVOICE_DIFFERS = "invoice_differs"
     INVOICE_ROUNDING = "invoice_rounding"
@@ -39,8 +40,10 @@ class Kind(StrEnum):
     UNBALANCED = "unbalanced"
 
 
-HARMLESS = frozenset({Kind.ROUNDING, Kind.INVOICE_ROUNDING})
-"""Kinds that are shown and summed up, and count towards no verdict unless they are one-sided: see `Rounded`."""
+ROUNDINGS = frozenset({Kind.ROUNDING, Kind.INVOICE_ROUNDING})
+"""Kinds that count towards no verdict unless they are one-sided: see `Rounded`."""
+HARMLESS = ROUNDINGS | {Kind.CORRECTED}
+"""Kinds that are shown and summed up: roundings that are not one-sided, and what a person decided, do not count."""
 
 OF_PRICES = frozenset(list(Kind)[: list(Kind).index(Kind.INVOICE_DIFFERS)])
 OF_INVOICES = frozenset(list(Kind)[list(Kind).index(Kind.INVOICE_DIFFERS) : -1])
@@ -55,6 +58,7 @@ MEANINGS = {
     Kind.MISSING: "the provider has not told a cost for too long",
     Kind.DISPUTED: "a person has still to judge the cost",
     Kind.EXPIRED: "given up: the provider never told a cost, and nobody is charged",
+    Kind.CORRECTED: "a person let it cost another amount than the price of the time of the request",
     Kind.INVOICE_DIFFERS: "invoiced at another cost than was settled",
     Kind.INVOICE_ROUNDING: "invoiced with a difference as small as rounding makes it",
     Kind.NOT_INVOICED: "settled, but not on the invoice",

@@ -92,6 +92,20 @@ async def register(
     await connection.execute(statement.on_conflict_do_update(index_elements=["provider"], set_=changed))
 
 
+async def reseal(connection: AsyncConnection, sealer: Sealer) -> int:
+    """Seal every key with the sealer's first key; how many were under another. Raises `SealingError`."""
+    done = 0
+    for each in await list_all(connection):
+        if each.key_sealed is not None and sealer.stale(each.key_sealed):
+            context = key_context(each.provider, each.url)
+            again = sealer.seal(sealer.open(each.key_sealed, context), context)
+            await connection.execute(
+                cost_endpoints.update().where(cost_endpoints.c.provider == each.provider).values(key_sealed=again)
+            )
+            done += 1
+    return done
+
+
 async def remove(connection: AsyncConnection, provider: str) -> bool:
     """Forget a provider's cost endpoint and key; its pending requests stay. False where there is none."""
     done = await connection.execute(cost_endpoints.delete().where(cost_endpoints.c.provider == provider))

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from collecting import Clocked, collector_on, rows
-from costs import CostProvider, register, reply, served, take_in
+from costs import URL, CostProvider, register, reply, served, take_in
+from loopback import serving as on_loopback
 from prometheus_client import generate_latest
 from pydantic import SecretStr
 from services import UNLIMITED, enrol, serving
 from test_hostile_servers import head
-from test_hostile_servers import serving as on_loopback
 from typer.testing import CliRunner
 
 from roadworthy.billing.metrics import BillingMetrics
@@ -24,6 +24,7 @@ from roadworthy.billing.schedule import DAY_US, Policy
 from roadworthy.billing.service import Billing
 from roadworthy.billing.settings import BillingSettings
 from roadworthy.billing.store import disputes as disputes_store
+from roadworthy.billing.store import endpoints
 from roadworthy.billing.store.disputes import Choice
 from roadworthy.billing.tables import batches, cost_endpoints, disputes, usage
 from roadworthy.cli.app import app
@@ -348,4 +349,18 @@ async def test_an_embedded_collector_without_endpoints_writes_nothing(database_u
     assert ticks
     assert writes == []
     assert [await rows(database, table) for table in (usage, batches, cost_endpoints)] == before
+    await database.close()
+
+
+async def test_keys_are_sealed_anew_and_open_without_the_old_key(database_url):
+    old, fresh = new_key(), new_key()
+    database = Database(database_url)
+    async with database.writing() as connection:
+        now_us = await database.now_us(connection)
+        await endpoints.register(connection, Sealer(old), "acme", URL, now_us, key="k-123456", batch_size=10)
+        await endpoints.register(connection, Sealer(old), "keyless", URL, now_us, batch_size=10)
+        assert await endpoints.reseal(connection, Sealer(f"{fresh},{old}")) == 1
+        assert await endpoints.reseal(connection, Sealer(f"{fresh},{old}")) == 0
+        found = await endpoints.find(connection, "acme")
+    assert Sealer(fresh).open(found.key_sealed, endpoints.key_context("acme", URL)) == "k-123456"
     await database.close()

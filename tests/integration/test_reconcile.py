@@ -565,3 +565,25 @@ async def test_invariant_11_a_look_that_fails_is_made_again_within_the_hour(data
     assert looks == ["broken", "whole", "whole"]
     await watch.read()
     assert next(iter(watch.collect())).samples[0].value == 3
+
+
+async def test_what_a_person_decided_is_shown_and_held_against_nobody(database):
+    requests = month()
+    costs = expected(requests)
+    await record(database)
+    await settle(database, requests, costs)
+    async with database.writing() as connection:
+        usage_id = (await connection.execute(sa.select(usage.c.id).where(usage.c.request_id == "r010"))).scalar_one()
+        await correct(connection, usage_id, 0, "goodwill", "ann", now_us=await database.now_us(connection))
+    outcome, found = await reconcile(database)
+    assert found.ids(Kind.CORRECTED) == ["r010"]
+    assert [one.kind for one in found] == [Kind.CORRECTED]
+    assert outcome.verdict == "within"
+
+
+async def test_a_period_of_which_nothing_is_settled_yet_is_undecided(database):
+    requests = month(3)
+    await record(database)
+    await settle(database, requests, {})
+    outcome, found = await reconcile(database)
+    assert (outcome.verdict, outcome.waiting, list(found)) == ("undecided", 3, [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from roadworthy.billing.store import endpoints as cost_endpoints
 from roadworthy.cli import operator
 from roadworthy.cli.options import Where
 from roadworthy.errors import ConfigError
@@ -28,4 +29,5 @@ async def _reseal(opened: Change, sealer: Sealer) -> int:
         await webhooks.reseal(opened, sealer)
         + await endpoints.reseal(opened, sealer)
         + await alerts.reseal(opened.connection, sealer)
+        + await cost_endpoints.reseal(opened.connection, sealer)
     )
