@@ -209,14 +209,15 @@ def test_a_time_beyond_the_calendar_is_refused_before_anything_is_recorded(datab
     assert (code, [row["from"] for row in json.loads(out)]) == (0, ["2026-10-01T00:00:00Z"])
 
 
-async def _acme(url):
+async def _acme(url, *more):
     database = Database(url)
-    await enrol(database, "acme")
+    for provider in ("acme", *more):
+        await enrol(database, provider)
     await database.close()
 
 
 def test_prices_are_set_listed_and_imported(database_url, tmp_path):
-    asyncio.run(_acme(database_url))
+    asyncio.run(_acme(database_url, "beta"))
     price = ["billing", "price"]
     where = ["--database", database_url]
     named = ["--provider", "acme", "--model", "owner/chat", "--unit", "input_tokens"]
