@@ -340,18 +340,23 @@ async def test_verifying_goes_through_many_pages(database, monkeypatch):
     assert (sum(books.requests.values()), books.entries, books.disputes, books.balances) == (5, 4, 1, 1)
 
 
-async def two_months(database):
-    """org:acme's October, with what November brought: a late charge, corrections, disputes, and a pending request."""
+async def two_months(database, meanwhile=None):
+    """org:acme's October, with what November brought: a late charge, corrections, disputes, and a pending request.
+
+    `meanwhile` is done in October: what is posted later is never posted before November.
+    """
     acme = {"payer": "org:acme", "served_at_us": IN_OCTOBER_US, "cached_input_tokens": 3}
     async with database.writing() as connection:
         await charged(connection, 1, 12_345_678_901, posted_at_us=IN_OCTOBER_US, **acme)
         await charged(connection, 2, GREATEST, posted_at_us=IN_OCTOBER_US, **{**acme, "model": "=cmd()"})
         await charged(connection, 3, GREATEST, posted_at_us=IN_OCTOBER_US, **{**acme, "model": "=cmd()"})
         await corrections.correct(connection, 1, 12_345_678_900, "x", "ada", now_us=IN_OCTOBER_US + 1)
+        await dispute(connection, 3, 5, IN_OCTOBER_US + 2)
+        if meanwhile is not None:
+            await meanwhile(connection)
         await charged(connection, 4, 40, posted_at_us=IN_NOVEMBER_US, **acme)
         await charged(connection, 5, 7, posted_at_us=IN_NOVEMBER_US, **{**acme, "served_at_us": IN_NOVEMBER_US})
         await charged(connection, 6, 999, posted_at_us=IN_OCTOBER_US, payer="org:else")
-        await dispute(connection, 3, 5, IN_OCTOBER_US + 2)
 
 
 def explained(corrections):
@@ -442,10 +447,13 @@ async def test_every_format_of_a_statement_has_the_same_exact_sums(database):
 @pytest.mark.anyio
 async def test_the_payer_reads_the_reason_of_every_correction_in_every_format(database):
     """Of the same month, of an earlier one, of a dispute; and the sums stay what they are without them."""
-    await two_months(database)
-    async with database.writing() as connection:
+
+    async def judged(connection):
         await corrections.correct(connection, 1, 700, "of the same month", "ada", now_us=IN_OCTOBER_US + 3)
         await disputes.resolve(connection, 1, Choice.CLAIMED, "they erred", "ada", now_us=IN_OCTOBER_US + 4)
+
+    await two_months(database, judged)
+    async with database.writing() as connection:
         await corrections.correct(connection, 1, 500, "of an earlier month", "ada", now_us=IN_NOVEMBER_US)
     async with database.reading() as connection:
         october, november = [
