@@ -16,7 +16,8 @@ NUMBER_WORDS = tuple(
     "eighteen,nineteen,twenty".split(",")
 )
 TENS = {20: "twenty", 30: "thirty", 40: "forty", 50: "fifty", 60: "sixty", 70: "seventy", 80: "eighty", 90: "ninety"}
-GREETINGS = ("Hello! How can I help you today?", "Hi there! What can I do for you?", "Hello, good to hear from you.")
+GREETINGS = ("Hello! How can I help you today?", "Hi there! What can I do for you?", "Hello, and what brings you here?")
+"""Each with a question mark, so that a fault which damages single characters shows in any of them."""
 EFFORT_SENTENCES = {"minimal": 1, "low": 2, "medium": 4, "high": 7, "xhigh": 10}
 STOP_WORDS = frozenset(
     (
