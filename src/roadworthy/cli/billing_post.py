@@ -8,17 +8,14 @@ import json
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import typer
 
 import roadworthy
-from roadworthy.cli.service_client import Service, harmless
+from roadworthy.cli.service_client import Service, ServiceClient, harmless
 from roadworthy.errors import UndecidedError, UsageError
-from roadworthy.http.aiohttp_transport import AiohttpTransport
-from roadworthy.http.message import Limits, Reply, Request
-from roadworthy.http.redact import Redactor
+from roadworthy.http.message import Reply, Request
 from roadworthy.http.retry_after import retry_after_s
 
 TRIES = 8
@@ -28,29 +25,13 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _LATER = {408, 429, 500, 502, 503, 504}
 
 
-class Poster:
+class Poster(ServiceClient):
     """Sends batches to one service. Use it in `async with`."""
 
     def __init__(self, target: Service, *, late: bool) -> None:
         """`late` asks the service to take requests of any age."""
-        self._target = target
+        super().__init__(target, max_answer_bytes=MAX_ANSWER_BYTES)
         self._url = f"{target.url}/api/usage?partial=true{'&late=true' if late else ''}"
-        self._transport = AiohttpTransport(ca_file=target.ca_file)
-        self._redactor = Redactor([target.token] if target.token else [])
-        self._limits = Limits(
-            connect_timeout_s=min(10.0, target.timeout_s),
-            total_timeout_s=target.timeout_s,
-            idle_timeout_s=target.timeout_s,
-            max_body_bytes=MAX_ANSWER_BYTES,
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._transport.aclose()
 
     async def post(self, items: Sequence[Any]) -> dict[str, Any]:
         """The service's answer. Raises `UsageError` for a refusal, `UndecidedError` where it is not to be had."""

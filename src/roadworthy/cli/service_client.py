@@ -84,7 +84,7 @@ def service(url: str, token_env: str, ca_file: Path | None, timeout_s: float) ->
 class ServiceClient:
     """Asks one service. Use it in `async with`."""
 
-    def __init__(self, target: Service) -> None:
+    def __init__(self, target: Service, *, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._target = target
         self._transport = AiohttpTransport(ca_file=target.ca_file)
         self._redactor = Redactor([target.token] if target.token else [])
@@ -92,7 +92,7 @@ class ServiceClient:
             connect_timeout_s=min(10.0, target.timeout_s),
             total_timeout_s=target.timeout_s,
             idle_timeout_s=target.timeout_s,
-            max_body_bytes=MAX_ANSWER_BYTES,
+            max_body_bytes=max_answer_bytes,
         )
 
     async def __aenter__(self) -> Self:
