@@ -81,6 +81,7 @@ class Deliverer:
         self._sealer = sealer
         self._transport = transport
         self._schedule_s = tuple(schedule_s)
+        self._jitter = random.Random()  # noqa: S311  spreads load, hides nothing
         self._timeout_s = timeout_s
         self._lease_s = 2 * timeout_s + 5
         self._limits = Limits(
@@ -191,7 +192,7 @@ class Deliverer:
         if attempts > len(self._schedule_s):
             error, due_in_s = f"given up after {attempts} attempts: {error}", None
         else:
-            due_in_s = max(self._schedule_s[attempts - 1] * random.uniform(1, 1 + JITTER), wait_s)  # noqa: S311  no secret
+            due_in_s = max(self._schedule_s[attempts - 1] * self._jitter.uniform(1, 1 + JITTER), wait_s)
         await self._settle(claimed, due_in_s=due_in_s, attempts=attempts, last_status=status, last_error=error)
 
     def _wait_s(self, claimed: Claim, reply: Reply) -> float:

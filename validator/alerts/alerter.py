@@ -69,6 +69,7 @@ class Alerter:
         self._settings = settings or AlertSettings()
         self._sender = Sender(guard, timeout_s=self._settings.send_timeout_s)
         self._schedule_s = tuple(schedule_s)
+        self._jitter = random.Random()  # noqa: S311  spreads load, hides nothing
         self._lease_us = int((2 * self._settings.send_timeout_s + 5) * SECOND_US)
         names = self._settings.urls_from_env
         self._urls = {
@@ -296,7 +297,7 @@ class Alerter:
         if attempts > len(self._schedule_s):
             await self._settle(claimed, None, attempts=attempts, last_error=f"given up: {said}")
             return
-        wait_s = self._schedule_s[attempts - 1] * random.uniform(1, 1 + JITTER)  # noqa: S311  no secret
+        wait_s = self._schedule_s[attempts - 1] * self._jitter.uniform(1, 1 + JITTER)
         self._lanes.pause(channel.id, min(wait_s, PAUSE_S))
         await self._settle(claimed, wait_s, attempts=attempts, last_error=said)
 

@@ -32,6 +32,7 @@ class Poster(ServiceClient):
         """`late` asks the service to take requests of any age."""
         super().__init__(target, max_answer_bytes=MAX_ANSWER_BYTES)
         self._url = f"{target.url}/api/usage?partial=true{'&late=true' if late else ''}"
+        self._jitter = random.Random()  # noqa: S311  spreads load, hides nothing
 
     async def post(self, items: Sequence[Any]) -> dict[str, Any]:
         """The service's answer. Raises `UsageError` for a refusal, `UndecidedError` where it is not to be had."""
@@ -55,7 +56,7 @@ class Poster(ServiceClient):
 
     def _wait_s(self, attempt: int, reply: Reply) -> float:
         asked_s = retry_after_s(reply.header("retry-after"), datetime.now(UTC))
-        wait_s: float = FIRST_WAIT_S * 2**attempt * (0.5 + random.random())  # noqa: S311  spread, not secrecy
+        wait_s: float = FIRST_WAIT_S * 2**attempt * (0.5 + self._jitter.random())
         return min(max(wait_s, asked_s), LONGEST_WAIT_S)
 
     def _read(self, reply: Reply) -> dict[str, Any]:
