@@ -103,9 +103,13 @@ async def compare(
     What a person has judged already is not opened again: the same claim for the same request, and the original charge
     of a request whose cost a person has corrected since.
     """
-    claims = {one.id: claim for one in asked if (claim := _claim(one, costs)) is not None}
-    same = sum(1 for one in asked if costs.posted.get(one.request_id) == one.cost_nano_usd)
-    untold = len(asked) - same - len(claims)
+    told = {one.id: claim for one in asked if (claim := _claim(one, costs)) is not None}
+    # By what it says: a cost too large to be posted unasked may be what a person made of it since.
+    claims = {
+        one.id: told[one.id] for one in asked if told.get(one.id, str(one.cost_nano_usd)) != str(one.cost_nano_usd)
+    }
+    same = len(told) - len(claims)
+    untold = len(asked) - len(told)
     known: set[tuple[int, str]] = set()
     for some in batched(claims):
         query = sa.select(disputes.c.usage_id, disputes.c.claimed).where(disputes.c.usage_id.in_(some))
@@ -143,8 +147,8 @@ async def compare(
 
 
 def _claim(one: Posted, costs: Costs) -> str | None:
-    """What the provider says now, as text, where it is another cost than the one posted."""
+    """What the provider says of it now, as text, if anything that can be read."""
     if one.request_id in costs.doubtful:
         return storable(costs.doubtful[one.request_id].claimed)
     cost = costs.posted.get(one.request_id)
-    return None if cost is None or cost == one.cost_nano_usd else str(cost)
+    return None if cost is None else str(cost)

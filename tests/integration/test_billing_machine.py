@@ -17,23 +17,20 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from costs import reply, served
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from sqlalchemy import event
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from mortal import EXAMPLES, START_US, Clock, Killed, MortalDatabase, live
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy.billing.collector import Collector
 from roadworthy.billing.records import Served
@@ -41,13 +38,9 @@ from roadworthy.billing.schedule import LEASE_MOST_S, SECOND_US, Policy
 from roadworthy.billing.store import endpoints, usage
 from roadworthy.billing.tables import balances, batches, cost_endpoints, disputes, entries
 from roadworthy.billing.tables import usage as usage_table
-from roadworthy.database import Database
 from roadworthy.http.message import Failure, FailureKind, Limits, Reply, Request
 from roadworthy.sealing import Sealer
 
-EXAMPLES = int(os.environ.get("ROADWORTHY_MACHINE_EXAMPLES", "0"))
-STEPS = 20
-START_US = 1_800_000_000 * SECOND_US
 PROVIDERS = ("alpha", "beta")
 NAMES = (*(f"r{n}" for n in range(38)), '"é\\ \u2028', "R1")
 POLICY = Policy(
@@ -66,6 +59,8 @@ LATEST_US = int(max(POLICY.ask_again_most_s, POLICY.ask_again_s) * 1.2) * SECOND
 """An id that a provider left out is asked for again at the latest so long afterwards."""
 
 SECONDS = st.sampled_from([0, 1, 61, 61, 121, 900, 1000, 1900, 2000, 86_400, -100, -86_400])
+DICE = st.randoms(use_true_random=True)
+"""For what should come evenly: what hypothesis draws comes in clusters."""
 DIES_AFTER = st.one_of(st.none(), st.none(), st.integers(0, 40))
 POSTED, DOUBTED, AGAIN = "posted", "doubted", "again"
 
@@ -109,7 +104,12 @@ WORDS: dict[str, tuple[Callable[[str], list[str]], str, int]] = {
     "no cost": (lambda name: [f'{{"requestId": {name}}}'], AGAIN, 0),
     "key twice": (lambda name: [f'{{"requestId": {name}, "costNanoUsd": 1, "costNanoUsd": 2}}'], AGAIN, 0),
 }
-WORD = st.sampled_from([*sorted(WORDS), *["left out"] * 16])
+
+
+def _said(dice: random.Random) -> list[str]:
+    return dice.choices([*sorted(WORDS), *["left out"] * 16], k=7)
+
+
 EXTRAS = {
     "nothing more": lambda _others: [],
     "ids of others": lambda others: [item for id in others for item in _one("777")(json.dumps(id))],
@@ -145,64 +145,6 @@ EXPECTED = {
     *("expired", "set apart", "turn lost", "killed at work", "killed in a question", "undone", "done before the kill"),
     *("told again", "told otherwise", "failed requests", "search", "registered anew meanwhile", "tampered", "null"),
 }
-
-
-class Killed(BaseException):
-    """The process is no more. It is no error: nothing may catch it, as nothing catches SIGKILL."""
-
-
-def _in_haste(connection: Any, _record: Any) -> None:
-    """The machine's power never fails: nothing need wait for the disk."""
-    cursor = connection.cursor()
-    sqlite = "sqlite" in type(connection).__module__
-    cursor.execute("PRAGMA synchronous=OFF" if sqlite else "SET synchronous_commit = off")
-    if not sqlite:
-        connection.commit()
-    cursor.close()
-
-
-class MortalDatabase(Database):
-    """The database as one process has it, with the machine's clock. The process dies when its steps are used up."""
-
-    def __init__(self, url: str, clock: Clock) -> None:
-        super().__init__(url, pool_size=4)
-        self.clock = clock
-        self.steps_left: int | None = None
-        self.dead = False
-        for engine in (self._reader, self._writer):
-            event.listen(engine.sync_engine, "connect", _in_haste)
-            event.listen(engine.sync_engine, "before_cursor_execute", lambda *_: self.step())
-
-    def step(self) -> None:
-        """One moment at which the process may die; and once it is dead, all are."""
-        if self.steps_left is not None:
-            self.steps_left -= 1
-            self.dead = self.dead or self.steps_left < 0
-        if self.dead:
-            raise Killed
-
-    def reborn(self) -> None:
-        """Another process, which knows nothing of the first. Connections stay: their transactions were undone."""
-        self.dead, self.steps_left = False, None
-
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
-        async with super().writing() as connection:
-            yield connection
-            self.step()  # what was written is undone: no commit came
-        self.step()  # it is there, and the process never knew
-
-    async def now_us(self, connection: AsyncConnection) -> int:
-        del connection
-        self.step()
-        return self.clock.at_us
-
-
-@dataclass
-class Clock:
-    """The database's clock."""
-
-    at_us: int = START_US
 
 
 @dataclass(frozen=True)
@@ -332,9 +274,8 @@ class Machine(RuleBasedStateMachine):
         names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=12),
         other=st.sampled_from([None, None, None, "payer", "model", "served_at_us", "status", "other_units"]),
         who=st.integers(0, 1),
-        words=st.lists(WORD, min_size=7, max_size=7),
         extra=st.sampled_from(sorted(EXTRAS)),
-        refusals=st.lists(st.sampled_from([*[None] * 14, *sorted(REFUSALS)]), min_size=3, max_size=3),
+        dice=DICE,
         dies_after=DIES_AFTER,
     )
     def go_on(
@@ -345,9 +286,8 @@ class Machine(RuleBasedStateMachine):
         names: list[str],
         other: str | None,
         who: int,
-        words: list[str],
         extra: str,
-        refusals: list[str | None],
+        dice: random.Random,
         dies_after: int | None,
     ) -> None:
         """Time passes, or the clock is set; requests are served, and a collector has its turn with every provider.
@@ -359,6 +299,8 @@ class Machine(RuleBasedStateMachine):
         told = [self._served(provider, name, other if place % 2 else None) for place, name in enumerate(names)]
         if told:
             self.runner.run(self._serve(told, dies_after if dies_after is not None and dies_after < 5 else None))
+        words = _said(dice)
+        refusals = dice.choices([*[None] * 14, *sorted(REFUSALS)], k=3)
         self.runner.run(self._collect(who, words, extra, refusals, dies_after))
 
     @rule(
@@ -367,8 +309,7 @@ class Machine(RuleBasedStateMachine):
         meanwhile=st.sampled_from(["nothing", "the other looks", "the other collects", "register", "remove", "pause"]),
         end=st.sampled_from(["answer", "answer", "answer", "refuse", "kill", "stop"]),
         seconds=SECONDS,
-        words=st.lists(WORD, min_size=7, max_size=7),
-        refusal=st.sampled_from(sorted(REFUSALS)),
+        dice=DICE,
         dies_after=DIES_AFTER,
     )
     def overlap(
@@ -379,8 +320,7 @@ class Machine(RuleBasedStateMachine):
         meanwhile: str,
         end: str,
         seconds: int,
-        words: list[str],
-        refusal: str,
+        dice: random.Random,
         dies_after: int | None,
     ) -> None:
         """A collector asks, and before an answer comes its lease may end, and others may do what they like."""
@@ -390,6 +330,7 @@ class Machine(RuleBasedStateMachine):
         ]
         self.runner.run(self._serve(told, None))
         self.clock.at_us += 61 * SECOND_US
+        words, refusal = _said(dice), dice.choice(sorted(REFUSALS))
         self.runner.run(
             self._overlap(
                 who, meanwhile=meanwhile, end=end, seconds=seconds, words=words, refusal=refusal, dies_after=dies_after
@@ -437,10 +378,13 @@ class Machine(RuleBasedStateMachine):
         first=st.integers(0, len(NAMES) - 1),
         words=st.lists(st.sampled_from(["left out", "left out", "negative", "plain", "text"]), min_size=7, max_size=7),
         spoilt=st.sampled_from([None, 0, 1, 2]),
+        pause_s=st.sampled_from([900, 300, 1850]),
         dies_after=DIES_AFTER,
     )
-    def persist(self, who: int, first: int, words: list[str], spoilt: int | None, dies_after: int | None) -> None:
-        """For an hour a provider leaves ids out, or stumbles over one; a collector may die in the middle of it."""
+    def persist(
+        self, *, who: int, first: int, words: list[str], spoilt: int | None, pause_s: int, dies_after: int | None
+    ) -> None:
+        """For hours a provider leaves ids out, or stumbles over one; a collector may die in the middle of it."""
         self.runner.run(self._mend())
         names = [NAMES[(first + n) % len(NAMES)] for n in range(7)]
         for provider in PROVIDERS:
@@ -448,7 +392,7 @@ class Machine(RuleBasedStateMachine):
             if spoilt is not None:
                 self.poison.add((provider, names[spoilt]))
         for number in range(6):
-            self.clock.at_us += 900 * SECOND_US
+            self.clock.at_us += pause_s * SECOND_US
             self.runner.run(self._collect(who, words, "nothing more", [], dies_after if number == 3 else None))
         self.poison.clear()
 
@@ -868,19 +812,4 @@ class Machine(RuleBasedStateMachine):
 @pytest.mark.timeout(0 if EXAMPLES else 600)
 def test_whatever_happens_every_request_costs_what_its_provider_first_said(fresh_database):
     seen: Counter[str] = Counter()
-    run_state_machine_as_test(
-        lambda: Machine(fresh_database(), seen),
-        settings=settings(
-            max_examples=EXAMPLES or 20,
-            stateful_step_count=STEPS,
-            derandomize=not EXAMPLES,
-            deadline=None,
-            database=None,
-            print_blob=True,
-            # The default run has a bound on its time; a longer one may look for the shortest failure too.
-            phases=[Phase.generate, Phase.shrink] if EXAMPLES else [Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-    # A machine that only ever meets refusals would show nothing.
-    assert {name for name in EXPECTED if not seen[name]} == set()
+    live(lambda: Machine(fresh_database(), seen), seen, EXPECTED, 20)

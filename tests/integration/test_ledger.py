@@ -11,7 +11,7 @@ from costs import CostProvider, dispute, register, reply, served, take_in
 from sqlalchemy.exc import DBAPIError
 
 from roadworthy.billing.collector import Collector
-from roadworthy.billing.records import Costs
+from roadworthy.billing.records import Costs, Doubt, Reason
 from roadworthy.billing.store import corrections, disputes, recheck
 from roadworthy.billing.store.disputes import Choice
 from roadworthy.billing.tables import balances, entries, usage
@@ -263,6 +263,19 @@ async def test_a_claim_equal_to_the_charge_that_a_person_corrected_opens_no_disp
     assert await changed(database, ids["a"], 138_226)
     (found,) = await rows(database, dispute_rows)
     assert (found["claimed"], found["posted_nano_usd"]) == ("138226", 5)
+
+
+async def test_a_cost_too_large_to_be_posted_that_a_person_made_the_cost_opens_no_dispute(database):
+    """Invariant 9: it is told as a doubtful cost, and is what stands."""
+    ids = await settle(database, {"a": 5})
+    too_large = 10**12 + 1
+    await correct(database, ids["a"], too_large)
+    told = Costs(doubtful={"a": Doubt(Reason.TOO_LARGE, str(too_large))})
+    async with database.writing() as connection:
+        now_us = await database.now_us(connection)
+        posted = recheck.Posted(ids["a"], "a", too_large)
+        assert await recheck.compare(connection, "acme", [posted], told, now_us) == recheck.Rechecked(same=1)
+    assert await rows(database, dispute_rows) == []
 
 
 async def test_two_that_find_the_same_costs_changed_do_not_wait_for_each_other(database):
