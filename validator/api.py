@@ -7,24 +7,19 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
-from roadworthy.errors import ForbiddenTargetError, UsageError
-from roadworthy.http.guard import MAX_URL_LENGTH, UnresolvedError
-from roadworthy.http.urls import MAX_KEY_LENGTH, base_url_of, key_of
+from roadworthy.http.urls import base_url_of
+from roadworthy.mapping_api.api.addresses import API_KEY, ApiKey, Url, address_and_key, sealing
 from roadworthy.mapping_api.api.bodies import body, takes
 from roadworthy.mapping_api.api.context import ActorOf, AdminOf, ProviderOf, ServiceOf
 from roadworthy.mapping_api.api.failures import documented
 from roadworthy.mapping_api.change import change
-from roadworthy.mapping_api.errors import BadRequest, NotFound, Unavailable
+from roadworthy.mapping_api.errors import NotFound
 from roadworthy.mapping_api.times import iso
-from roadworthy.sealing import SealingError
 from roadworthy.validator.endpoint import EndpointOptions
 from roadworthy.validator.store import endpoints
 from roadworthy.validator.store.endpoints import MAX_RUNNING, Registered, Wanted
 
 router = APIRouter(prefix="/api/partners/{provider}/endpoint", tags=["validation"])
-
-KEY_AGAIN_S = 3600
-"""Only the service's operator can set a key, so there is no point in asking again soon."""
 
 
 class NewEndpoint(BaseModel):
@@ -32,12 +27,8 @@ class NewEndpoint(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    base_url: Annotated[
-        str, Field(min_length=1, max_length=MAX_URL_LENGTH, examples=["https://api.example.com/v1"])
-    ] = Field(alias="baseUrl")
-    api_key: Annotated[str, Field(min_length=1, max_length=MAX_KEY_LENGTH)] | None = Field(
-        default=None, alias="apiKey", description="null removes the key that is there."
-    )
+    base_url: Url = Field(alias="baseUrl", examples=["https://api.example.com/v1"])
+    api_key: ApiKey = API_KEY
     options: EndpointOptions = EndpointOptions()
     max_running: Annotated[int, Field(ge=1, le=64)] = Field(default=MAX_RUNNING, alias="maxRunning")
 
@@ -71,21 +62,11 @@ async def put(
     The key is encrypted at rest and sent to the origin of `baseUrl` alone: with another origin it
     must be given again.
     """
-    try:
-        base_url = base_url_of(body.base_url)
-        key = None if body.api_key is None else key_of(body.api_key)
-    except UsageError as error:
-        raise BadRequest(str(error)) from None
-    try:
-        await service.guard.look_up(base_url)
-    except (ForbiddenTargetError, UnresolvedError) as error:
-        raise BadRequest(f"baseUrl: {error}") from None
+    base_url, key = await address_and_key(service.guard, base_url_of, body.base_url, "baseUrl", body.api_key)
     wanted = Wanted(base_url, key, "api_key" not in body.model_fields_set, body.options, body.max_running)
-    try:
+    with sealing():
         async with change(service.database, actor) as opened:
             registered = await endpoints.register(opened, service.sealer, provider.slug, wanted)
-    except SealingError as error:
-        raise Unavailable(str(error), KEY_AGAIN_S) from None
     return _shown(registered)
 
 

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
-from roadworthy.errors import ForbiddenTargetError
-from roadworthy.http.guard import MAX_URL_LENGTH, UnresolvedError
+from roadworthy.mapping_api.api.addresses import KEY_AGAIN_S, Url, looked_at, sealing
 from roadworthy.mapping_api.api.bodies import body, takes
 from roadworthy.mapping_api.api.context import ActorOf, AdminOf, ProviderOf, ReaderOf, ServiceOf
 from roadworthy.mapping_api.api.failures import documented
@@ -20,14 +19,11 @@ from roadworthy.mapping_api.store import events, webhooks
 from roadworthy.mapping_api.store.events import EVENT_ID, WEBHOOK_TEST
 from roadworthy.mapping_api.store.webhooks import Delivery, Webhook
 from roadworthy.mapping_api.times import iso
-from roadworthy.sealing import SealingError
 
 router = APIRouter(prefix="/api/partners/{provider}", tags=["events"])
 
 WebhookId = Annotated[str, Path(pattern=MAPPING_ID, description="The webhook's id.")]
 EventId = Annotated[str, Field(pattern=EVENT_ID, examples=["evt_00000000002a9f86d081884c7d65"])]
-KEY_AGAIN_S = 3600
-"""Only the service's operator can set a key, so there is no point in asking again soon."""
 
 
 class NewWebhook(BaseModel):
@@ -35,7 +31,7 @@ class NewWebhook(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    url: Annotated[str, Field(min_length=1, max_length=MAX_URL_LENGTH, examples=["https://example.com/hooks/mapping"])]
+    url: Url = Field(examples=["https://example.com/hooks/mapping"])
     event_types: list[EventType] = Field(
         default_factory=lambda: list(EVENT_TYPES), alias="eventTypes", min_length=1, max_length=len(EVENT_TYPES)
     )
@@ -155,16 +151,11 @@ async def create(
             "`roadworthy secret-key new` and sets it as ROADWORTHY_SECRET_KEY",
             KEY_AGAIN_S,
         )
-    try:
-        await service.guard.look_up(body.url)
-    except (ForbiddenTargetError, UnresolvedError) as error:
-        raise BadRequest(f"url: {error}") from None
+    await looked_at(service.guard, body.url, "url")
     types = [type for type in EVENT_TYPES if type in body.event_types]
-    try:
+    with sealing():
         async with change(service.database, actor) as opened:
             webhook, secret = await webhooks.create(opened, provider.slug, body.url, types, service.sealer)
-    except SealingError as error:
-        raise Unavailable(str(error), KEY_AGAIN_S) from None
     return _shown(webhook) | {"secret": secret}
 
 

@@ -12,19 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from roadworthy.billing.store import endpoints
 from roadworthy.billing.store.endpoints import CostEndpoint, cost_url_of
-from roadworthy.errors import ForbiddenTargetError, UsageError
-from roadworthy.http.guard import MAX_URL_LENGTH, UnresolvedError
-from roadworthy.http.urls import MAX_KEY_LENGTH, key_of
+from roadworthy.mapping_api.api.addresses import API_KEY, ApiKey, Url, address_and_key, sealing
 from roadworthy.mapping_api.api.bodies import body, takes
 from roadworthy.mapping_api.api.context import ActorOf, AdminOf, ProviderOf, ServiceOf
 from roadworthy.mapping_api.api.failures import documented
 from roadworthy.mapping_api.change import change
-from roadworthy.mapping_api.errors import BadRequest, NotFound, Unavailable
+from roadworthy.mapping_api.errors import NotFound
 from roadworthy.mapping_api.times import iso
-from roadworthy.sealing import SealingError
 
-KEY_AGAIN_S = 3600
-"""Only the service's operator can set a key, so there is no point in asking again soon."""
 COST_ENDPOINT_SET = "cost_endpoint.set"
 COST_ENDPOINT_REMOVED = "cost_endpoint.removed"
 
@@ -34,13 +29,8 @@ class NewCostEndpoint(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    url: Annotated[
-        str,
-        Field(min_length=1, max_length=MAX_URL_LENGTH, examples=["https://api.example.com/v1/request-costs"]),
-    ]
-    api_key: Annotated[str, Field(min_length=1, max_length=MAX_KEY_LENGTH)] | None = Field(
-        default=None, alias="apiKey", description="null removes the key that is there."
-    )
+    url: Url = Field(examples=["https://api.example.com/v1/request-costs"])
+    api_key: ApiKey = API_KEY
 
 
 class ShownCostEndpoint(BaseModel):
@@ -75,17 +65,9 @@ def routes(batch_size: int) -> APIRouter:
         The key is encrypted at rest and sent to the origin of `url` alone: with another origin it must be
         given again.
         """
-        try:
-            url = cost_url_of(body.url)
-            key = None if body.api_key is None else key_of(body.api_key)
-        except UsageError as error:
-            raise BadRequest(str(error)) from None
-        try:
-            await service.guard.look_up(url)
-        except (ForbiddenTargetError, UnresolvedError) as error:
-            raise BadRequest(f"url: {error}") from None
+        url, key = await address_and_key(service.guard, cost_url_of, body.url, "url", body.api_key)
         keep_key = "api_key" not in body.model_fields_set
-        try:
+        with sealing():
             async with change(service.database, actor) as opened:
                 connection, slug = opened.connection, provider.slug
                 before = await endpoints.find(connection, slug)
@@ -103,8 +85,6 @@ def routes(batch_size: int) -> APIRouter:
                 assert after is not None
                 was = None if before is None else _audited(before)
                 await opened.record(COST_ENDPOINT_SET, slug, provider=slug, before=was, after=_audited(after))
-        except SealingError as error:
-            raise Unavailable(str(error), KEY_AGAIN_S) from None
         return _shown(after)
 
     @router.get("", response_model=ShownCostEndpoint, responses=documented(400, 401, 403, 404, 503))
