@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
@@ -31,7 +30,7 @@ drawing.load_profile("steady")
 MODEL = "acme/chat-1"
 KEY = "sandbox-key-0123456789abcdef"
 
-pytest_plugins = ["services"]
+pytest_plugins = ["browsing", "services"]
 
 RunSandbox = Callable[..., Run]
 
@@ -130,16 +129,6 @@ def _forbid_skip(report: Any) -> Any:
         report.outcome = "failed"
         report.longrepr = f"{reason} (ROADWORTHY_FORBID_SKIPS=1 forbids skipping)"
     return report
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """The path of a Chromium or Chrome to look at pages with."""
-    names = (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome", "chrome")
-    found = next((path for path in map(shutil.which, filter(None, names)) if path), None)
-    if found is None:
-        pytest.skip("needs a browser: apt-get install chromium, or name one: CHROMIUM=/path/to/chrome")
-    return found
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from browsing import Tab, launched
 from fastapi import FastAPI
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from prometheus_client.parser import text_string_to_metric_families
@@ -268,41 +269,32 @@ async def test_the_openapi_document_is_valid_and_complete(database_url):
     assert len(ids) == len(set(ids))
 
 
+# A browser for this one test: the others here run loops in this thread.
 @pytest.fixture
-def docs_page(migrated_sqlite, chromium) -> Iterator[tuple[Any, list[str], list[str]]]:
-    """The documentation in a browser, with what it complained of and whom it asked."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+def docs_tab(migrated_sqlite, chromium) -> Iterator[Tab]:
+    """The documentation in a browser."""
     from roadworthy.database import Database
     from roadworthy.mapping_api.model_catalogue.file import FileCatalogue
     from roadworthy.mapping_api.service import Service
     from roadworthy.sandbox.server import running as listening
 
     app = create_app(Service(Database(f"sqlite:///{migrated_sqlite}"), FileCatalogue(), ServiceSettings()))
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    with listening(app) as url, playwright.sync_playwright() as tool:
-        browser = tool.chromium.launch(executable_path=chromium, args=flags)
-        page = browser.new_page(viewport={"width": 1280, "height": 1400})
-        said: list[str] = []
-        asked: list[str] = []
-        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(url.removesuffix("/v1") + "/docs")
-        page.wait_for_selector(".opblock", timeout=20_000)
-        yield page, said, asked
-        browser.close()
+    with listening(app) as url, launched(chromium) as browser:
+        tab = Tab(browser, url.removesuffix("/v1") + "/docs", viewport={"width": 1280, "height": 1400})
+        tab.page.wait_for_selector(".opblock", timeout=20_000)
+        yield tab
 
 
-def test_the_documentation_reads_in_a_browser_without_another_server(docs_page, tmp_path):
-    page, said, asked = docs_page
+def test_the_documentation_reads_in_a_browser_without_another_server(docs_tab, tmp_path):
+    page = docs_tab.page
     assert page.locator(".opblock").count() >= 7
     page.locator(".opblock-post .opblock-summary-control").first.click()
     page.wait_for_selector(".opblock-body")
     page.locator("button.try-out__btn").first.click()
     page.screenshot(path=str(tmp_path / "docs.png"), full_page=True)
-    assert said == []
+    assert docs_tab.complaints == []
     origin = page.url.partition("/docs")[0]
-    assert [url for url in asked if not url.startswith((origin, "data:"))] == []
+    assert [url for url in docs_tab.asked if not url.startswith((origin, "data:"))] == []
 
 
 @pytest.mark.parametrize(

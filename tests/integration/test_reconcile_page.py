@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import in_files
 from reconciling import NOVEMBER_US, OCTOBER_US, PRICES, USD, month
-from test_report_html import CONTRASTS, Tab
 
 from roadworthy.billing.reconcile.compare import Outcome, Sums, Terms
 from roadworthy.billing.reconcile.invoice import Totals
@@ -50,43 +48,15 @@ def page_of(report: Report) -> str:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("pages")
-    made = {
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    outcomes = {
         "within": outcome_of(),
         "beyond": outcome_of(*Kind),
         "undecided": outcome_of(Kind.UNPRICED),
         "nothing": outcome_of(days=0),
     }
-    paths = {}
-    for name, outcome in made.items():
-        paths[name] = folder / f"{name}.html"
-        paths[name].write_text(page_of(report_of(outcome)), encoding="utf-8")
-    return paths
-
-
-@pytest.fixture(scope="module")
-def browser(pages: dict[str, Path], chromium: str) -> Iterator[Any]:
-    """A browser; the pages come first, since Playwright's loop then owns this thread."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    with playwright.sync_playwright() as api:
-        started = api.chromium.launch(executable_path=chromium, args=flags)
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def visit(browser: Any, pages: dict[str, Path]) -> Iterator[Any]:
-    tabs: list[Tab] = []
-
-    def go(name: str, **settings: Any) -> Tab:
-        tabs.append(Tab(browser, pages[name], **settings))
-        return tabs[-1]
-
-    yield go
-    for tab in tabs:
-        tab.context.close()
+    made = {name: page_of(report_of(outcome)).encode() for name, outcome in outcomes.items()}
+    return in_files(tmp_path_factory.mktemp("pages"), made)
 
 
 TITLES = {
@@ -103,7 +73,7 @@ def test_it_loads_offline_without_a_complaint_and_asks_for_nothing(visit, pages,
     assert tab.page.get_by_role("heading", level=1).inner_text().splitlines()[0] == TITLES[name]
     tab.page.wait_for_load_state("networkidle")
     assert tab.complaints == []
-    assert [url for url in tab.asked if url != pages[name].as_uri() and not url.startswith("data:")] == []
+    assert [url for url in tab.asked if url != pages[name] and not url.startswith("data:")] == []
 
 
 def test_every_class_is_there_with_its_first_ids_and_the_rest_is_said(visit):
@@ -138,9 +108,9 @@ def test_it_tells_how_to_come_to_the_same_figures(visit):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["within", "beyond", "undecided"])
 def test_every_text_stands_out_from_what_is_behind_it(visit, name, scheme):
-    page = visit(name, color_scheme=scheme).page
-    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
-    found = page.evaluate(CONTRASTS)
+    tab = visit(name, color_scheme=scheme)
+    tab.unfold()
+    found = tab.contrasts()
     assert found["seen"] > 60
     assert found["poor"] == []
 
@@ -148,9 +118,9 @@ def test_every_text_stands_out_from_what_is_behind_it(visit, name, scheme):
 @pytest.mark.parametrize("name", ["within", "beyond"])
 @pytest.mark.parametrize("width", [320, 390, 768, 1200])
 def test_nothing_sticks_out_at_any_width(visit, name, width):
-    page = visit(name, viewport={"width": width, "height": 900}).page
-    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    tab = visit(name, viewport={"width": width, "height": 900})
+    tab.unfold()
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("width", [320, 390, 641, 1200])

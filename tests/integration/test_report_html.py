@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
+from browsing import in_files
 from conftest import KEY, run_against
 
 from roadworthy.conformance import session
@@ -25,91 +22,22 @@ TASKS = (
 )
 FAULTS = ("chat.stream.no_done", "chat.stream.usage_unasked", "latency.stalls")
 
-# The contrast of every visible text with what is painted behind it; WCAG 2.2, 1.4.3 and "relative luminance".
-CONTRASTS = """() => {
-  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-  const rgba = (colour) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data]; };
-  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
-    .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = (element) => { for (let at = element; at; at = at.parentElement) {
-    const colour = rgba(getComputedStyle(at).backgroundColor); if (colour[3] === 255) return colour; }
-    return [255, 255, 255, 255]; };
-  const poor = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  let seen = 0;
-  for (let node; (node = walker.nextNode());) {
-    const element = node.parentElement;
-    if (!node.data.trim() || !element.checkVisibility() || element.closest("script, style, title, desc")) continue;
-    const inDrawing = element.closest("svg") !== null;
-    const style = getComputedStyle(element);
-    const [a, b] = [light(rgba(inDrawing ? style.fill : style.color)), light(behind(element))].sort((x, y) => y - x);
-    seen += 1;
-    const contrast = (a + 0.05) / (b + 0.05);
-    if (contrast < 4.5) poor.push(`${node.data.trim().slice(0, 40)}: ${contrast.toFixed(2)}`);
-  }
-  return {seen, poor: [...new Set(poor)]};
-}"""
-
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The pages of a healthy and of a faulty run."""
     load()
-    folder = tmp_path_factory.mktemp("pages")
     made = {}
     for name, faults in (("healthy", ()), ("faulty", FAULTS)):
         options = Options(api_key=KEY, first_token_delay_s=0.02, token_delay_s=0.002)
         with running(Sandbox([find(fault) for fault in faults], options)) as url:
             run = run_against(url)
-        made[name] = folder / f"{name}.html"
-        made[name].write_text(render_html(session.report([run], "2026-11-21T05:00:00+00:00", 2.0)), encoding="utf-8")
+        made[name] = render_html(session.report([run], "2026-11-21T05:00:00+00:00", 2.0)).encode()
     # Of many tasks: one fault, which shows on two of them, and a task that cannot satisfy everybody.
     with running(Sandbox([find("task.scores.percent")], Options(api_key=KEY))) as url:
         runs = [run_against(url, subject=subject, fuzz_examples=2) for subject in TASKS]
-    made["many"] = folder / "many.html"
-    made["many"].write_text(render_html(session.report(runs, "2026-11-21T05:00:00+00:00", 9.0)), encoding="utf-8")
-    return made
-
-
-@pytest.fixture(scope="module")
-def browser(pages: dict[str, Path], chromium: str) -> Iterator[Any]:
-    """A browser; the pages come first, since Playwright's loop then owns this thread."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    flags += ["--disable-component-update", "--disable-sync"]
-    with playwright.sync_playwright() as api:
-        started = api.chromium.launch(executable_path=chromium, args=flags)
-        yield started
-        started.close()
-
-
-class Tab:
-    """An open page, with everything that it asked for and complained of."""
-
-    def __init__(self, browser: Any, path: Path, **settings: Any) -> None:
-        self.context = browser.new_context(offline=True, **settings)
-        self.page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(path.as_uri())
-
-
-@pytest.fixture
-def visit(browser: Any, pages: dict[str, Path]) -> Iterator[Any]:
-    tabs: list[Tab] = []
-
-    def go(name: str, **settings: Any) -> Tab:
-        tabs.append(Tab(browser, pages[name], **settings))
-        return tabs[-1]
-
-    yield go
-    for tab in tabs:
-        tab.context.close()
+    made["many"] = render_html(session.report(runs, "2026-11-21T05:00:00+00:00", 9.0)).encode()
+    return in_files(tmp_path_factory.mktemp("pages"), made)
 
 
 @pytest.mark.parametrize("name", ["healthy", "faulty"])
@@ -123,7 +51,7 @@ def test_it_loads_offline_without_a_complaint_and_asks_for_nothing(visit, pages,
     assert headings == (expected if name == "healthy" else ["Findings", *expected])
     tab.page.wait_for_load_state("networkidle")
     assert tab.complaints == []
-    assert [url for url in tab.asked if url != pages[name].as_uri() and not url.startswith("data:")] == []
+    assert [url for url in tab.asked if url != pages[name] and not url.startswith("data:")] == []
 
 
 def test_everything_can_be_read_without_a_script(visit):
@@ -202,9 +130,9 @@ def test_many_tasks_are_one_table_and_only_what_failed_is_unfolded(visit, pages)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["healthy", "faulty", "many"])
 def test_every_text_stands_out_from_what_is_behind_it(visit, name, scheme):
-    page = visit(name, color_scheme=scheme).page
-    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
-    found = page.evaluate(CONTRASTS)
+    tab = visit(name, color_scheme=scheme)
+    tab.unfold()
+    found = tab.contrasts()
     assert found["seen"] > 300
     assert found["poor"] == []
 
@@ -212,9 +140,9 @@ def test_every_text_stands_out_from_what_is_behind_it(visit, name, scheme):
 @pytest.mark.parametrize("name", ["faulty", "many"])
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
 def test_nothing_sticks_out_at_any_width(visit, name, width):
-    page = visit(name, viewport={"width": width, "height": 900}).page
-    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    tab = visit(name, viewport={"width": width, "height": 900})
+    tab.unfold()
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_a_link_opens_the_fold_its_target_is_in(visit):

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
-from test_report_html import CONTRASTS, Tab
+from browsing import in_files
 
 from roadworthy.billing.dates import Month
 from roadworthy.billing.schedule import DAY_US
@@ -47,37 +43,9 @@ def statement_of(*, usual: bool) -> Statement:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("statements")
-    paths = {}
-    for name in ("usual", "long"):
-        paths[name] = folder / f"{name}.html"
-        paths[name].write_bytes(as_html(statement_of(usual=name == "usual")))
-    return paths
-
-
-@pytest.fixture(scope="module")
-def browser(pages: dict[str, Path], chromium: str) -> Iterator[Any]:
-    """A browser; the pages come first, since Playwright's loop then owns this thread."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    with playwright.sync_playwright() as api:
-        started = api.chromium.launch(executable_path=chromium, args=flags)
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def visit(browser: Any, pages: dict[str, Path]) -> Iterator[Any]:
-    tabs: list[Tab] = []
-
-    def go(name: str, **settings: Any) -> Tab:
-        tabs.append(Tab(browser, pages[name], **settings))
-        return tabs[-1]
-
-    yield go
-    for tab in tabs:
-        tab.context.close()
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    made = {"usual": as_html(statement_of(usual=True)), "long": as_html(statement_of(usual=False))}
+    return in_files(tmp_path_factory.mktemp("statements"), made)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +94,6 @@ def test_paper_has_whole_tables(visit):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
 def test_every_text_stands_out_from_what_is_behind_it(visit, scheme, width):
-    found = visit("usual", color_scheme=scheme, viewport={"width": width, "height": 900}).page.evaluate(CONTRASTS)
+    found = visit("usual", color_scheme=scheme, viewport={"width": width, "height": 900}).contrasts()
     assert found["seen"] > 60
     assert found["poor"] == []

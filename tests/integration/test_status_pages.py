@@ -15,7 +15,6 @@ import sqlalchemy as sa
 from conftest import KEY, run_against
 from services import UNLIMITED
 from status_data import HOSTILE, SECRET, fill
-from test_report_html import CONTRASTS
 
 from roadworthy.conformance.plan import select
 from roadworthy.conformance.verdict import Lens
@@ -95,68 +94,42 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def browser(site: Site, chromium: str) -> Iterator[Any]:
-    """A browser; the site comes first, since Playwright's loop then owns this thread."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    with playwright.sync_playwright() as api:
-        started = api.chromium.launch(executable_path=chromium, args=[*flags, "--disable-component-update"])
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def visit(browser: Any, site: Site) -> Iterator[Any]:
-    contexts = []
-
-    def go(name: str, **settings: Any) -> Any:
-        contexts.append(browser.new_context(java_script_enabled=settings.pop("script", True), **settings))
-        page = contexts[-1].new_page()
-        page.asked, page.complaints = [], []
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: page.complaints.append(dialog.message))
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.goto(site.base + site.pages[name])
-        return page
-
-    yield go
-    for context in contexts:
-        context.close()
+def pages(site: Site) -> dict[str, str]:
+    return {name: site.base + path for name, path in site.pages.items()}
 
 
 @pytest.mark.parametrize("name", ["overview", "found", "provider", "hostile", "mapping", "check", "hostile 0"])
 def test_a_page_needs_no_script_and_no_other_host(visit, site, name):
-    page = visit(name)
-    page.wait_for_load_state("networkidle")
-    assert page.complaints == []
-    assert all(url.startswith((site.base, "data:")) for url in page.asked)
-    assert page.locator("script").count() == 0
-    plain = visit(name, script=False)
+    tab = visit(name)
+    tab.page.wait_for_load_state("networkidle")
+    assert tab.complaints == []
+    assert all(url.startswith((site.base, "data:")) for url in tab.asked)
+    assert tab.page.locator("script").count() == 0
+    plain = visit(name, java_script_enabled=False).page
     assert plain.locator("main h1, main h2").first.is_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["overview", "provider", "mapping", "check", "missing"])
 def test_every_text_stands_out_from_what_is_behind_it(visit, name, scheme):
-    page = visit(name, color_scheme=scheme)
-    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
-    found = page.evaluate(CONTRASTS)
+    tab = visit(name, color_scheme=scheme)
+    tab.unfold()
+    found = tab.contrasts()
     assert found["seen"] > 5
     assert found["poor"] == []
 
 
 @pytest.mark.parametrize("width", [320, 390, 800, 1280])
-def test_nothing_sticks_out_at_any_width(visit, site, width):
-    page = visit("overview", viewport={"width": width, "height": 900})
-    for path in site.pages.values():
-        page.goto(site.base + path)
-        page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+def test_nothing_sticks_out_at_any_width(visit, pages, width):
+    tab = visit("overview", viewport={"width": width, "height": 900})
+    for url in pages.values():
+        tab.page.goto(url)
+        tab.unfold()
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= width, url
 
 
 def test_the_form_finds_models_by_keyboard_alone(visit):
-    page = visit("overview", script=False)
+    page = visit("overview", java_script_enabled=False).page
     page.get_by_role("searchbox", name="Model").focus()
     page.keyboard.type("deepseek")
     page.get_by_role("combobox", name="State").select_option("failing")
@@ -171,7 +144,7 @@ def test_the_form_finds_models_by_keyboard_alone(visit):
 
 
 def test_the_first_stop_of_the_keyboard_skips_to_the_status(visit):
-    page = visit("overview")
+    page = visit("overview").page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the status"
     assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
@@ -180,7 +153,7 @@ def test_the_first_stop_of_the_keyboard_skips_to_the_status(visit):
 
 
 def test_a_mapping_shows_its_failure_with_evidence_and_how_to_see_it_again(visit, site):
-    page = visit("mapping")
+    page = visit("mapping").page
     text = page.locator("main").inner_text()
     assert "chat.stream.done" in text
     page.get_by_text("What was sent and received").first.click()
@@ -262,7 +235,7 @@ def test_pages_are_well_formed_and_hostile_names_are_only_text(site):
 
 
 def test_hostile_names_are_shown_as_they_are(visit):
-    page = visit("hostile")
+    page = visit("hostile").page
     titles = page.locator(".rows h3").all_inner_texts()
     assert len(titles) == len(HOSTILE)
     for name in HOSTILE:
