@@ -7,7 +7,7 @@ import json
 import random
 
 import pytest
-from tests.unit.exchanges import exchange
+from exchanges import exchange
 
 from roadworthy.conformance.check import CHECKS
 from roadworthy.conformance.facts import Ability, Capability, Facts
