@@ -97,6 +97,7 @@ def mutant(tmp_path):
     return made
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_machine_notices(mutant, name):
     machine, *change = MUTANTS[name]
@@ -108,7 +109,7 @@ def test_a_machine_notices(mutant, name):
         env=environment | {"PYTHONPATH": str(source)},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=270,
         check=False,
     )
     assert done.returncode == 1, f"nothing was noticed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
