@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from roadworthy.billing.collector import Told
 from roadworthy.billing.schedule import SECOND_US
 from roadworthy.billing.store import endpoints, standing
+from roadworthy.billing.turn import Told
 from roadworthy.database import Database
 
 OTHERS = "(others)"

@@ -48,6 +48,11 @@ class Policy:
     """They were served at most so long ago."""
 
     @property
+    def lease_us(self) -> int:
+        """How long a turn is held without another word of its collector."""
+        return int(self.lease_s * SECOND_US)
+
+    @property
     def silence_us(self) -> int:
         """A provider that did not answer for so long was silent; less may be the distance between two questions."""
         return int((2 * self.ask_again_most_s + self.interval_s) * SECOND_US)

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Self
 
-from roadworthy.billing.collector import Came, Collector, Told
+from roadworthy.billing.collector import Collector
 from roadworthy.billing.settings import BillingSettings
 from roadworthy.billing.store.batches import prune
+from roadworthy.billing.turn import Came, Told
 from roadworthy.database import Database
 from roadworthy.http.aiohttp_transport import AiohttpTransport
 from roadworthy.http.guard import Guard

@@ -15,13 +15,14 @@ import sqlalchemy as sa
 from costs import CostProvider
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from roadworthy.billing import collector as module
 from roadworthy.billing.collector import Collector
+from roadworthy.billing.question import Question
 from roadworthy.billing.schedule import SECOND_US, Policy
 from roadworthy.billing.service import Billing
 from roadworthy.billing.settings import BillingSettings
 from roadworthy.billing.store import ledger
 from roadworthy.billing.tables import entries, usage
+from roadworthy.billing.turn import Came
 from roadworthy.database import Database
 from roadworthy.sealing import Sealer
 
@@ -48,7 +49,7 @@ def collector_on(database: Database, provider: Any, policy: Policy | None = None
     return Collector(database, options.pop("sealer", Sealer(None)), provider, policy, **options)
 
 
-async def turn(database: Database, provider: Any, policy: Policy | None = None, **options: Any) -> list[module.Came]:
+async def turn(database: Database, provider: Any, policy: Policy | None = None, **options: Any) -> list[Came]:
     """One turn of each provider that is due."""
     return await collector_on(database, provider, policy, **options).once()
 
@@ -92,13 +93,13 @@ async def _until_killed(url: str, provider: CostProvider, at: str) -> None:
     if at == "before fetch":
         provider.always = lambda _ids: _kill()
     elif at == "after fetch":
-        answered = module.Question.answered
+        answered = Question.answered
 
-        async def and_die(self: module.Question) -> Any:
+        async def and_die(self: Question) -> Any:
             await answered(self)
             _kill()
 
-        module.Question.answered = and_die  # type: ignore[method-assign]
+        Question.answered = and_die  # type: ignore[method-assign]
     elif at == "mid-transaction":
         charge = ledger._charge
 

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from roadworthy.billing.prices import usd
-from roadworthy.billing.reconcile.compare import DAY_US, Sums
+from roadworthy.billing.reconcile.outcome import Sums
 from roadworthy.billing.reconcile.report import Report
 from roadworthy.billing.reconcile.text import day_of, shown
+from roadworthy.billing.schedule import DAY_US
 
 MOST_DAYS = 124
 """Days that are drawn one by one; longer periods are drawn in equal spans of days."""

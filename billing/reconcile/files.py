@@ -11,7 +11,7 @@ from typing import Any
 
 from roadworthy.billing.cells import cell
 from roadworthy.billing.prices import usd
-from roadworthy.billing.reconcile.compare import Sink
+from roadworthy.billing.reconcile.outcome import Sink
 from roadworthy.billing.reconcile.report import FIELDS
 from roadworthy.billing.reconcile.text import iso
 from roadworthy.billing.reconcile.variance import Variance

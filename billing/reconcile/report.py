@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import roadworthy
-from roadworthy.billing.reconcile.compare import Outcome, Sums
 from roadworthy.billing.reconcile.invoice import Totals
+from roadworthy.billing.reconcile.outcome import Outcome, Sums
 from roadworthy.billing.reconcile.text import day_of, exact, iso
 from roadworthy.billing.reconcile.variance import HARMLESS, MEANINGS, Class, Kind, Variance
 from roadworthy.billing.reconcile.whole import Whole

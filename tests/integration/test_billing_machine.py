@@ -230,7 +230,7 @@ class Machine(RuleBasedStateMachine):
         self.turns: dict[asyncio.Task[Any], Turn] = {}
         self.faults: list[str] = []
         self.found: dict[str, list[sa.Row[Any]]] = {}
-        self.log = logging.getLogger("roadworthy.billing.collector")
+        self.log = logging.getLogger("roadworthy.billing")
         self.listener = logging.Handler(logging.ERROR)
         self.listener.emit = self._logged  # type: ignore[method-assign]
         self.log.addHandler(self.listener)

@@ -22,6 +22,7 @@ from roadworthy.billing.store import endpoints, turns
 from roadworthy.billing.store.corrections import correct
 from roadworthy.billing.store.disputes import Choice, resolve
 from roadworthy.billing.tables import balances, batches, cost_endpoints, disputes, entries, usage
+from roadworthy.billing.turn import TurnUnderWay
 from roadworthy.database import Database, DatabaseUnavailableError
 from roadworthy.sealing import Sealer, new_key
 
@@ -99,7 +100,7 @@ async def test_a_cancellation_in_mid_flush_waits_for_the_transaction(database, m
     provider = CostProvider(await ids(database, 3))
     collector = collector_on(database, provider)
     begun, goes_on = asyncio.Event(), asyncio.Event()
-    settle = collector._settle
+    settle = TurnUnderWay._settle
 
     async def slow(*values):
         settled = await settle(*values)
@@ -107,7 +108,7 @@ async def test_a_cancellation_in_mid_flush_waits_for_the_transaction(database, m
         await goes_on.wait()
         return settled
 
-    monkeypatch.setattr(collector, "_settle", slow)
+    monkeypatch.setattr(TurnUnderWay, "_settle", slow)
     await collector.tick()
     await begun.wait()
     stopping = asyncio.create_task(collector.stop())

@@ -272,7 +272,7 @@ class Machine(RuleBasedStateMachine):
         """Every dispute: whose, the so-and-so-many-th of it, and its number."""
         self.posted: list[Any] = []
         self.faults: list[str] = []
-        self.log = logging.getLogger("roadworthy.billing.collector")
+        self.log = logging.getLogger("roadworthy.billing")
         self.listener = logging.Handler(logging.ERROR)
         self.listener.emit = self._logged  # type: ignore[method-assign]
         self.log.addHandler(self.listener)

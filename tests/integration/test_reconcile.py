@@ -21,8 +21,9 @@ from reconciling import (
 )
 
 from roadworthy.billing.collector import Collector
-from roadworthy.billing.reconcile.compare import Terms, compare
+from roadworthy.billing.reconcile.compare import compare
 from roadworthy.billing.reconcile.invoice import Invoice
+from roadworthy.billing.reconcile.outcome import Terms
 from roadworthy.billing.reconcile.variance import OF_INVOICES, OF_PRICES, Kind
 from roadworthy.billing.reconcile.watch import LedgerWatch
 from roadworthy.billing.reconcile.whole import look

@@ -10,8 +10,8 @@ import pytest
 from browsing import in_files
 from reconciling import NOVEMBER_US, OCTOBER_US, PRICES, USD, month
 
-from roadworthy.billing.reconcile.compare import Outcome, Sums, Terms
 from roadworthy.billing.reconcile.invoice import Totals
+from roadworthy.billing.reconcile.outcome import Outcome, Sums, Terms
 from roadworthy.billing.reconcile.page import render
 from roadworthy.billing.reconcile.report import InvoiceFacts, Report, as_json
 from roadworthy.billing.reconcile.variance import HARMLESS, Class, Kind, Rounded, Variance

@@ -15,7 +15,6 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy import logs
-from roadworthy.billing.collector import Came
 from roadworthy.billing.money import shown_usd
 from roadworthy.billing.prices import time_us
 from roadworthy.billing.recheck import Outcome
@@ -27,6 +26,7 @@ from roadworthy.billing.settings import read_settings
 from roadworthy.billing.store import endpoints, standing
 from roadworthy.billing.store.endpoints import CostEndpoint, cost_url_of
 from roadworthy.billing.store.standing import Standing
+from roadworthy.billing.turn import Came
 from roadworthy.cli.operator import iso, lasting, read, show
 from roadworthy.cli.options import Where
 from roadworthy.database import Database, shown_url

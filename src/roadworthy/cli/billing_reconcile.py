@@ -21,9 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roadworthy.billing.prices import decimal_of, time_us
 from roadworthy.billing.reconcile.amounts import Mark, nano_of_usd
-from roadworthy.billing.reconcile.compare import EXIT_CODES, Outcome, Terms, compare
+from roadworthy.billing.reconcile.compare import compare
 from roadworthy.billing.reconcile.files import sinks, whole_file
 from roadworthy.billing.reconcile.invoice import Invoice
+from roadworthy.billing.reconcile.outcome import EXIT_CODES, Outcome, Terms
 from roadworthy.billing.reconcile.report import InvoiceFacts, Report, as_json
 from roadworthy.billing.reconcile.whole import Whole, look
 from roadworthy.billing.settings import read_settings
