@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from typing import Self
 
 from roadworthy.billing.collector import Collector
 from roadworthy.billing.settings import BillingSettings
@@ -14,7 +13,7 @@ from roadworthy.database import Database
 from roadworthy.http.aiohttp_transport import AiohttpTransport
 from roadworthy.http.guard import Guard
 from roadworthy.sealing import Sealer
-from roadworthy.ticks import Ticks
+from roadworthy.ticks import Ticking
 
 LOOK_S = 1.0
 """How often is looked for whose turn it is."""
@@ -23,7 +22,7 @@ PRUNE_S = 3600.0
 PRUNE_FIRST_AFTER_S = 120.0
 
 
-class Billing:
+class Billing(Ticking):
     """One process's collector. It shares the database with others."""
 
     def __init__(
@@ -36,11 +35,11 @@ class Billing:
         told: Callable[[Told], None] | None = None,
     ) -> None:
         """The database stays the caller's. `told` is called after each question with what it came to."""
+        super().__init__()
         self.settings = settings or BillingSettings()
         self._guard = Guard(allow_private=allow_private)
         self._transport = AiohttpTransport(guard=self._guard)
         self.collector = Collector(database, sealer, self._transport, self.settings.policy(), told=told)
-        self._ticks = Ticks()
         self._ticks.every("collect costs", LOOK_S, self.collector.tick)
         self._ticks.every("mend the times of costs to ask for", MEND_S, self.collector.mend)
         keep_days = self.settings.keep_batches_days
@@ -48,24 +47,11 @@ class Billing:
             "prune batches of costs", PRUNE_S, lambda: prune(database, keep_days), first_after_s=PRUNE_FIRST_AFTER_S
         )
 
-    async def start(self) -> None:
-        """Begin, on the running event loop."""
-        self._ticks.start()
-
     async def stop(self) -> None:
         """Begin nothing more; turns under way are given up, and others may take them at once."""
         await asyncio.gather(self._ticks.stop(), self.collector.stop())
         await self._transport.aclose()
         self._guard.close()
-
-    async def __aenter__(self) -> Self:
-        """Start with the block."""
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_raised: object) -> None:
-        """Stop with the block."""
-        await self.stop()
 
     async def once(self, only: Collection[str] | None = None, *, force: bool = False) -> list[Came]:
         """Give the providers whose turn it is, these or all, one turn each, without ticks; what they came to.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from typing import Self
 
 from roadworthy.database import Database
 from roadworthy.http.aiohttp_transport import AiohttpTransport
 from roadworthy.http.guard import Guard
 from roadworthy.sealing import Sealer
-from roadworthy.ticks import Ticks
+from roadworthy.ticks import Ticking
 from roadworthy.validator.endpoint import Endpoint
 from roadworthy.validator.prober import Prober, Terms
 from roadworthy.validator.settings import ValidatorSettings
@@ -49,7 +48,7 @@ class Endpoints:
         return known[1]
 
 
-class Validator:
+class Validator(Ticking):
     """One process's validator. It shares the database with others."""
 
     def __init__(
@@ -63,6 +62,7 @@ class Validator:
         noted: Noted | None = None,
     ) -> None:
         """The database stays the caller's. For `published` and `noted` see `Worker`."""
+        super().__init__()
         self.settings = settings or ValidatorSettings()
         self.policy = self.settings.policy()
         self._database = database
@@ -79,13 +79,8 @@ class Validator:
             published=published,
             noted=noted,
         )
-        self._ticks = Ticks()
         self._ticks.every("validate", LOOK_S, self.worker.tick)
         self._ticks.every("prune validations", PRUNE_EVERY_S, self._prune, first_after_s=PRUNE_FIRST_AFTER_S)
-
-    async def start(self) -> None:
-        """Begin, on the running event loop."""
-        self._ticks.start()
 
     async def stop(self) -> None:
         """Begin nothing more; what runs is given up, and is due again at once."""
@@ -93,15 +88,6 @@ class Validator:
         await asyncio.gather(self._ticks.stop(), self.worker.stop())
         await self._transport.aclose()
         self._guard.close()
-
-    async def __aenter__(self) -> Self:
-        """Start with the block."""
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_raised: object) -> None:
-        """Stop with the block."""
-        await self.stop()
 
     async def run_to_the_end(self, only: Collection[str] | None = None) -> None:
         """Run what is due, of these mappings or all, until nothing of it can begin any more; without ticks."""

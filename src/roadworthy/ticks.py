@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler  # type: ignore[import-untyped]  # it ships no types
 
@@ -77,6 +78,30 @@ class Ticks:
         self._stopping = True
         await end(self._running)
         self._scheduler.shutdown(wait=False)
+
+
+class Ticking(ABC):
+    """A service that lives by its ticks: from `start` to `stop`, or as long as the block that it is used in."""
+
+    def __init__(self) -> None:
+        self._ticks = Ticks()
+
+    async def start(self) -> None:
+        """Begin, on the running event loop."""
+        self._ticks.start()
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Begin nothing more, give up what is under way, and let go of everything."""
+
+    async def __aenter__(self) -> Self:
+        """Start with the block."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_raised: object) -> None:
+        """Stop with the block."""
+        await self.stop()
 
 
 class Looking:
