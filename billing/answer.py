@@ -112,10 +112,12 @@ class _Reader:
             cost = value
         elif isinstance(value, Decimal):
             if value > self._max_cost_nano_usd:
-                self._doubt(id, Reason.TOO_LARGE, _shown(value))
+                # As the integer that it comes to, however it is spelt: so it can be accepted, and told from others.
+                claimed = str(_rounded_up(value)) if value < 10**LONGEST_INTEGER else _shown(value)
+                self._doubt(id, Reason.TOO_LARGE, claimed)
                 return
             # Zero first: a zero with a giant exponent is one, too, and would be written out.
-            cost = 0 if not value else -1 if value < 0 else int(value.to_integral_value(rounding="ROUND_CEILING"))
+            cost = 0 if not value else -1 if value < 0 else _rounded_up(value)
             if cost >= 0:
                 self._note(Oddity.FRACTION if cost != value else Oddity.NOT_WRITTEN_AS_INTEGER, id)
         else:
@@ -154,6 +156,10 @@ class _Reader:
         noted.count += 1
         if len(noted.examples) < EXAMPLES:
             noted.examples.append(example[:SHOWN] if isinstance(example, str) else _shown(example))
+
+
+def _rounded_up(value: Decimal) -> int:
+    return int(value.to_integral_value(rounding="ROUND_CEILING"))
 
 
 def _refused(reply: Reply) -> Refusal | None:

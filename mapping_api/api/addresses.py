@@ -22,7 +22,7 @@ ApiKey = Annotated[str, Field(min_length=1, max_length=MAX_KEY_LENGTH)] | None
 API_KEY = Field(default=None, alias="apiKey", description="null removes the key that is there.")
 
 
-async def looked_at(guard: Guard, url: str, name: str) -> None:
+async def look_at(guard: Guard, url: str, name: str) -> None:
     """Raises `BadRequest` for an address that this service may not call, or that nobody has; `name` is the field's."""
     try:
         await guard.look_up(url)
@@ -38,7 +38,7 @@ async def address_and_key(
         address, key = read(url), None if api_key is None else key_of(api_key)
     except UsageError as error:
         raise BadRequest(str(error)) from None
-    await looked_at(guard, address, name)
+    await look_at(guard, address, name)
     return address, key
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
-from roadworthy.mapping_api.api.addresses import KEY_AGAIN_S, Url, looked_at, sealing
+from roadworthy.mapping_api.api.addresses import KEY_AGAIN_S, Url, look_at, sealing
 from roadworthy.mapping_api.api.bodies import body, takes
 from roadworthy.mapping_api.api.context import ActorOf, AdminOf, ProviderOf, ReaderOf, ServiceOf
 from roadworthy.mapping_api.api.failures import documented
@@ -151,7 +151,7 @@ async def create(
             "`roadworthy secret-key new` and sets it as ROADWORTHY_SECRET_KEY",
             KEY_AGAIN_S,
         )
-    await looked_at(service.guard, body.url, "url")
+    await look_at(service.guard, body.url, "url")
     types = [type for type in EVENT_TYPES if type in body.event_types]
     with sealing():
         async with change(service.database, actor) as opened:

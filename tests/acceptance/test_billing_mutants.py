@@ -97,21 +97,33 @@ def mutant(tmp_path):
     return made
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", MUTANTS)
-def test_a_machine_notices(mutant, name):
-    machine, *change = MUTANTS[name]
-    source = mutant(*change)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "ROADWORTHY_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "--show-capture=no", machine, "-k", "sqlite"],
+def python(source: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python with the mutant before everything else on its path."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "ROADWORTHY_"))}
+    return subprocess.run(
+        [sys.executable, *arguments],
         cwd=ROOT,
-        env=environment | {"PYTHONPATH": str(source)},
+        env=kept | {"PYTHONPATH": str(source)},
         capture_output=True,
         text=True,
         timeout=270,
         check=False,
     )
+
+
+def test_the_mutant_is_what_is_run(mutant):
+    source = mutant("answer.py", "ROUND_CEILING", "ROUND_FLOOR")
+    done = python(source, "-c", "from roadworthy.billing import answer, collector; print(answer.__file__)")
+    assert done.stdout.strip() == str(source / "roadworthy" / "billing" / "answer.py"), done.stderr
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_machine_notices(mutant, name):
+    machine, *change = MUTANTS[name]
+    source = mutant(*change)
+    done = python(source, *"-m pytest -x -p no:cacheprovider --show-capture=no -k sqlite".split(), machine)
     assert done.returncode == 1, f"nothing was noticed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
     assert "AssertionError" in done.stdout
+    assert "assert not self.faults" not in done.stdout, "the mutant broke off"
     assert "the machine came across too little" not in done.stdout

@@ -384,7 +384,7 @@ class Machine(RuleBasedStateMachine):
     def persist(
         self, *, who: int, first: int, words: list[str], spoilt: int | None, pause_s: int, dies_after: int | None
     ) -> None:
-        """For hours a provider leaves ids out, or stumbles over one; a collector may die in the middle of it."""
+        """For half an hour to three a provider leaves ids out, or stumbles over one; a collector may die meanwhile."""
         self.runner.run(self._mend())
         names = [NAMES[(first + n) % len(NAMES)] for n in range(7)]
         for provider in PROVIDERS:

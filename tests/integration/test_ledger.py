@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from costs import CostProvider, dispute, register, reply, served, take_in
 from sqlalchemy.exc import DBAPIError
 
+from roadworthy.billing import answer
 from roadworthy.billing.collector import Collector
-from roadworthy.billing.records import Costs, Doubt, Reason
+from roadworthy.billing.records import Costs
 from roadworthy.billing.store import corrections, disputes, recheck
 from roadworthy.billing.store.disputes import Choice
 from roadworthy.billing.tables import balances, entries, usage
@@ -270,11 +271,14 @@ async def test_a_cost_too_large_to_be_posted_that_a_person_made_the_cost_opens_n
     ids = await settle(database, {"a": 5})
     too_large = 10**12 + 1
     await correct(database, ids["a"], too_large)
-    told = Costs(doubtful={"a": Doubt(Reason.TOO_LARGE, str(too_large))})
-    async with database.writing() as connection:
-        now_us = await database.now_us(connection)
-        posted = recheck.Posted(ids["a"], "a", too_large)
-        assert await recheck.compare(connection, "acme", [posted], told, now_us) == recheck.Rechecked(same=1)
+    posted = recheck.Posted(ids["a"], "a", too_large)
+    for spelt in (b"1000000000001", b"1000000000001.0", b"1000000000000.5", b"1000000000.001e3"):
+        body = b'{"requests": [{"requestId": "a", "costNanoUsd": %s}]}' % spelt
+        told = answer.read(reply(body), ["a"], 10**12)
+        assert told.doubtful["a"].claimed == str(too_large)
+        async with database.writing() as connection:
+            now_us = await database.now_us(connection)
+            assert await recheck.compare(connection, "acme", [posted], told, now_us) == recheck.Rechecked(same=1)
     assert await rows(database, dispute_rows) == []
 
 

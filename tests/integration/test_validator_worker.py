@@ -169,7 +169,7 @@ async def test_what_cannot_be_published_before_its_lease_ends_is_dropped_and_run
             await asyncio.sleep(0.1)
     await working.idle()
     assert len(asked) == 2
-    assert refused
+    assert refused  # how it tries again meanwhile, the test above shows
     assert asked[1] - asked[0] > 0.9, "it ran twice within one lease"
     assert len(await rows(database, runs)) == 1
 
