@@ -86,7 +86,7 @@ def live(
 
     One that only ever meets refusals would show nothing: `seen` must count each of the `expected`.
     """
-    for lives in (EXAMPLES,) if EXAMPLES else (examples, 3 * examples):
+    for lives in (EXAMPLES,) if EXAMPLES else (examples, 2 * examples):
         run_state_machine_as_test(
             machine,
             settings=settings(

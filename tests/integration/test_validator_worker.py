@@ -6,6 +6,8 @@ import asyncio
 import gzip
 import io
 import json
+import os
+import signal
 import time
 from collections import Counter
 from dataclasses import replace
@@ -267,7 +269,8 @@ async def test_bounds_hold_over_two_processes_and_no_mapping_runs_twice_at_once(
     app = Providers("together", "groq", delay_s=0.03)
     log = tmp_path / "runs.jsonl"
     log.touch()
-    settings = {"routine_s": 1, "retest_s": 1, "debounce_s": 0, "running": 4, "run_timeout_s": 60, "lease_s": 90}
+    # Now and then nothing is due: whoever is always busy leaves the other nothing but what it cannot hold.
+    settings = {"routine_s": 3, "retest_s": 3, "debounce_s": 0, "running": 4, "run_timeout_s": 60, "lease_s": 90}
     with running(app) as url:
         root = url.removesuffix("/v1")
         await provider_with_mappings(database, "together", f"{root}/together/v1", chats(6), max_running=2)
@@ -277,8 +280,14 @@ async def test_bounds_hold_over_two_processes_and_no_mapping_runs_twice_at_once(
             while time.monotonic() < deadline:
                 await asyncio.sleep(0.2)
                 ended = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-                if len(ended) >= 40 and len({pid for *_, pid in ended}) == 2:
+                busy = {pid for *_, pid in ended}
+                if len(ended) >= 40 and len(busy) == 2:
                     break
+                if len(ended) >= 12 and len(busy) == 1:
+                    # Both look once a second, and who looks first takes all there is: hold it up for a moment.
+                    os.kill(*busy, signal.SIGSTOP)
+                    await asyncio.sleep(1.2)
+                    os.kill(*busy, signal.SIGCONT)
             for process in (one, two):
                 process.terminate()
             for process in (one, two):
