@@ -387,6 +387,9 @@ class Machine(RuleBasedStateMachine):
                 resolve = self._resolve(at, choices[place], amounts[place])
                 made += [] if resolve is None else [resolve]
             else:
+                fresh = (PROVIDERS[number % 2], f"fresh{len(self.ones)}")  # else it may have nothing to ask for
+                self.words[fresh] = words[0]
+                self.runner.run(self._serve([fresh]))
                 made.append(Collect(number))
         self._together(made, dies_after)
         worked = {type(one).__name__ for one in made if isinstance(one, Correct | Resolve)} | self.asked
@@ -406,7 +409,7 @@ class Machine(RuleBasedStateMachine):
 
     async def _serve(self, keys: Sequence[Key]) -> None:
         for provider, name in keys:
-            number = KEYS.index((provider, name))
+            number = len(self.told)
             self.told[provider, name] = served(
                 name,
                 provider,
