@@ -22,13 +22,12 @@ from roadworthy.billing.store import disputes as dispute_store
 from roadworthy.billing.store.disputes import Dispute
 from roadworthy.billing.store.ledger import payer_account
 from roadworthy.billing.tables import MAX_PAYER_LENGTH, PENDING, disputes, entries, usage
+from roadworthy.database import batched
 from roadworthy.errors import UsageError
 
 SETTLES_FOR_US = 3600 * SECOND_US
 """A transaction notes its time when it begins; an hour after a month's end none of that month is under way."""
 _HALF = 2**32
-_AT_ONCE = 1000
-"""Requests whose entries are read by one query."""
 _TOKENS = ("input_tokens", "cached_input_tokens", "output_tokens")
 
 
@@ -204,8 +203,8 @@ async def _costs_after(connection: AsyncConnection, usage_ids: list[int]) -> dic
     """What each entry's request cost before it and after it, by the entry's number."""
     found: dict[int, tuple[int | None, int]] = {}
     cost: dict[int, int] = {}
-    for at in range(0, len(usage_ids), _AT_ONCE):
-        for entry in await dispute_store.entries_of(connection, *usage_ids[at : at + _AT_ONCE]):
+    for some in batched(usage_ids):
+        for entry in await dispute_store.entries_of(connection, *some):
             before = cost.get(entry.usage_id)
             sign = 1 if entry.debit_account.startswith(payer_account("")) else -1
             cost[entry.usage_id] = (before or 0) + sign * entry.amount_nano_usd

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, run_state_machine_as_test
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -77,6 +79,48 @@ class MortalDatabase(Database):
         del connection
         self.step()
         return self.clock.at_us
+
+
+class MortalMachine(RuleBasedStateMachine):
+    """A machine with a clock, a loop, and an office whose database never dies. What is logged as a fault is one.
+
+    Each rule of it ends by looking at the database.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.runner.get_loop().set_exception_handler(self._broke)
+        self.clock = Clock()
+        self.office = MortalDatabase(url, self.clock)
+        self.faults: list[str] = []
+        self.log = logging.getLogger("roadworthy.billing")
+        self.listener = logging.Handler(logging.ERROR)
+        self.listener.emit = self._logged  # type: ignore[method-assign]
+        self.log.addHandler(self.listener)
+
+    def teardown(self) -> None:
+        self.runner.run(self._end())
+        self.runner.run(self.office.close())
+        self.runner.close()
+        self.log.removeHandler(self.listener)
+
+    async def _end(self) -> None:
+        """Bury what lives, and close its databases; the office's is closed afterwards."""
+        raise NotImplementedError
+
+    def _logged(self, record: logging.LogRecord) -> None:
+        if not record.exc_info or not isinstance(record.exc_info[1], Killed):
+            self.faults.append(logging.Formatter().format(record))
+
+    def _broke(self, _loop: Any, context: dict[str, Any]) -> None:
+        if not isinstance(context.get("exception"), Killed):
+            self.faults.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+    @invariant()
+    def no_faults(self) -> None:
+        """Nothing was logged as a fault."""
+        assert not self.faults, self.faults
 
 
 def live(

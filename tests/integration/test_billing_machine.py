@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,8 +27,8 @@ import pytest
 import sqlalchemy as sa
 from costs import reply, served
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from mortal import EXAMPLES, START_US, Clock, Killed, MortalDatabase, live
+from hypothesis.stateful import rule
+from mortal import EXAMPLES, START_US, Killed, MortalDatabase, MortalMachine, live
 from sqlalchemy.exc import DBAPIError
 
 from roadworthy.billing.collector import Collector
@@ -209,16 +208,12 @@ class Wire:
         """Nothing is open."""
 
 
-class Machine(RuleBasedStateMachine):
+class Machine(MortalMachine):
     """Serves, asks, answers, kills and waits."""
 
     def __init__(self, url: str, seen: Counter[str]) -> None:
-        super().__init__()
+        super().__init__(url)
         self.url, self.seen = url, seen
-        self.runner = asyncio.Runner()
-        self.runner.get_loop().set_exception_handler(self._broke)
-        self.clock = Clock()
-        self.office = MortalDatabase(url, self.clock)
         self.ones: Ones = {}
         self.chosen: Ones = {}
         self.serials = dict.fromkeys(PROVIDERS, 0)
@@ -228,28 +223,17 @@ class Machine(RuleBasedStateMachine):
         self.arrived: list[Question] = []
         self.waiting: list[Question] = []
         self.turns: dict[asyncio.Task[Any], Turn] = {}
-        self.faults: list[str] = []
         self.found: dict[str, list[sa.Row[Any]]] = {}
-        self.log = logging.getLogger("roadworthy.billing")
-        self.listener = logging.Handler(logging.ERROR)
-        self.listener.emit = self._logged  # type: ignore[method-assign]
-        self.log.addHandler(self.listener)
         self.gateway = MortalDatabase(url, self.clock)
         self.databases = [MortalDatabase(url, self.clock) for _ in range(2)]
         self.collectors = [self._process(who) for who in range(2)]
         for provider in PROVIDERS:
             self.runner.run(self._register(provider))
 
-    def teardown(self) -> None:
-        self.runner.run(self._end())
-        self.runner.close()
-        self.log.removeHandler(self.listener)
-
     async def _end(self) -> None:
         for who in range(2):
             await self._bury(who)
             await self.databases[who].close()
-        await self.office.close()
         await self.gateway.close()
 
     def _process(self, who: int) -> Collector:
@@ -257,14 +241,6 @@ class Machine(RuleBasedStateMachine):
         database = self.databases[who]
         database.reborn()
         return Collector(database, Sealer(None), Wire(who, self, database), POLICY, jitter=random.Random(who))
-
-    def _logged(self, record: logging.LogRecord) -> None:
-        if not record.exc_info or not isinstance(record.exc_info[1], Killed):
-            self.faults.append(logging.Formatter().format(record))
-
-    def _broke(self, _loop: Any, context: dict[str, Any]) -> None:
-        if not isinstance(context.get("exception"), Killed):
-            self.faults.append(f"{context.get('message')}: {context.get('exception')!r}")
 
     # What the machine does. Few rules that do much each: hypothesis leaves some of them out of each example.
 
@@ -698,11 +674,6 @@ class Machine(RuleBasedStateMachine):
         return ones | {key: self._told(ones[key], AGAIN) for key in pending}
 
     # What must hold.
-
-    @invariant()
-    def no_faults(self) -> None:
-        """Every rule ends by looking; and nothing was logged as a fault."""
-        assert not self.faults, self.faults
 
     async def _agree(self, worlds: list[Ones]) -> None:
         """The database is one of these, and whole."""

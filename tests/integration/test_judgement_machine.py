@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import logging
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -24,8 +23,8 @@ import pytest
 import sqlalchemy as sa
 from costs import reply, served
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from mortal import EXAMPLES, START_US, Clock, Killed, MortalDatabase, live
+from hypothesis.stateful import rule
+from mortal import EXAMPLES, START_US, Killed, MortalDatabase, MortalMachine, live
 
 from roadworthy.billing import verify
 from roadworthy.billing.collector import Collector
@@ -254,18 +253,15 @@ class Wire:
         """Nothing is open."""
 
 
-class Machine(RuleBasedStateMachine):
+class Machine(MortalMachine):
     """Serves, collects, asks again, corrects, judges and kills."""
 
     def __init__(self, url: str, seen: Counter[str]) -> None:
-        super().__init__()
+        super().__init__(url)
         self.seen = seen
-        self.runner = asyncio.Runner()
-        self.clock = Clock()
         self.latest_us = self.earliest_us = START_US
         self.asked: set[str] = set()
         """Who has asked a provider, of those that were at work together last."""
-        self.office = MortalDatabase(url, self.clock)
         self.processes = [MortalDatabase(url, self.clock) for _ in range(3)]
         self.ones: dict[Key, One] = {}
         self.told: dict[Key, Served] = {}
@@ -274,30 +270,11 @@ class Machine(RuleBasedStateMachine):
         self.numbers: list[tuple[Key, int, int]] = []
         """Every dispute: whose, the so-and-so-many-th of it, and its number."""
         self.posted: list[Any] = []
-        self.faults: list[str] = []
-        self.log = logging.getLogger("roadworthy.billing")
-        self.listener = logging.Handler(logging.ERROR)
-        self.listener.emit = self._logged  # type: ignore[method-assign]
-        self.log.addHandler(self.listener)
-        self.runner.get_loop().set_exception_handler(self._broke)
         self.runner.run(self._register())
 
-    def teardown(self) -> None:
-        self.runner.run(self._end())
-        self.runner.close()
-        self.log.removeHandler(self.listener)
-
     async def _end(self) -> None:
-        for database in (self.office, *self.processes):
+        for database in self.processes:
             await database.close()
-
-    def _logged(self, record: logging.LogRecord) -> None:
-        if not record.exc_info or not isinstance(record.exc_info[1], Killed):
-            self.faults.append(logging.Formatter().format(record))
-
-    def _broke(self, _loop: Any, context: dict[str, Any]) -> None:
-        if not isinstance(context.get("exception"), Killed):
-            self.faults.append(f"{context.get('message')}: {context.get('exception')!r}")
 
     async def _register(self) -> None:
         async with self.office.writing() as connection:
@@ -527,11 +504,6 @@ class Machine(RuleBasedStateMachine):
             )
             for row in kept
         }
-
-    @invariant()
-    def no_faults(self) -> None:
-        """Nothing was logged as a fault."""
-        assert not self.faults, self.faults
 
 
 def _nano(row: Any, kind: str) -> int:
